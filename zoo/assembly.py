@@ -1,0 +1,172 @@
+"""Assembly: from references and heads, or from a whole spec, to a model. There is no second way to make one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zoo.catalog import list_backbones, resolve
+from zoo.contracts.backbone import Backbone
+from zoo.contracts.features import Want
+from zoo.contracts.head import HeadContext, Needs
+from zoo.errors import CapabilityError, ConfigError
+from zoo.model import Model
+from zoo.reference import Reference
+from zoo.registry import registry
+from zoo.spec import BackboneSpec, HeadSpec, ModelSpec, StreamSpec
+
+__all__ = ["assemble", "build", "head", "plan_model"]
+
+log = logging.getLogger("zoo")
+
+MAIN = "main"
+"""Name of the only stream, where the user gave none."""
+
+HeadLike = HeadSpec | str | Mapping[str, Any]
+BackboneLike = str | Reference | Mapping[str, str | Reference]
+
+
+def head(type: str, *, name: str | None = None, **config: Any) -> HeadSpec:
+    """Describe a head; the same as a dict with ``type``, ``name`` and the settings, or its type's name alone.
+
+    Args:
+        type: Name under which a plugin registers it, such as ``classifier``.
+        name: Name of its output and, unless ``target`` is set, of its label column; the type by default.
+        config: Its settings.
+
+    Raises:
+        UnknownName: If there is no such head type, or it has no such setting.
+        ConfigError: If a setting's value cannot be used.
+
+    Example:
+        >>> head("classifier", name="species", classes=["cat", "dog"]).flat()
+        {'type': 'classifier', 'name': 'species', 'classes': ['cat', 'dog']}
+    """
+    from zoo.contracts.head import plain
+
+    spec = HeadSpec(type=type, name=name or type, config=plain(config))
+    registry().head_class(type).read_config(spec)
+    return spec
+
+
+def build(
+    backbone: BackboneLike,
+    heads: Sequence[HeadLike] | HeadLike = (),
+    *,
+    weights: str | Path | None = "pretrained",
+    seed: int | None = None,
+) -> Model:
+    """Build a model: resolve the backbones, check the heads against them, then load the weights.
+
+    Args:
+        backbone: A reference such as ``timm:mobilenetv3``, or stream name to reference.
+        heads: The heads, each as :func:`head` gives it, a dict, or a type's name; none for a bare feature extractor.
+        weights: ``"pretrained"``; None for random weights; or the path of a safetensors file with the library's own
+            keys, for a model with one backbone.
+        seed: Seed of all random weights, the heads' among them; None to draw from torch's global generator. The
+            global generator is left as it was if a seed is given.
+
+    Returns:
+        The model, in eval mode.
+
+    Raises:
+        InvalidReference: If a reference does not follow the grammar.
+        UnknownName: If a provider, backbone, option, head type or setting is not known.
+        CapabilityError: If a head needs what its backbone does not give.
+        ConfigError: If a setting cannot be used.
+        WeightsError: If the weights cannot be had or do not fit.
+    """
+    spec = plan_model(backbone, heads)
+    if seed is None:
+        return assemble(spec, weights=weights)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return assemble(spec, weights=weights)
+
+
+def plan_model(backbone: BackboneLike, heads: Sequence[HeadLike] | HeadLike = ()) -> ModelSpec:
+    """Make the spec that :func:`build` would build, without loading weights; the arguments are the same."""
+    named = {MAIN: backbone} if isinstance(backbone, (str, Reference)) else dict(backbone)
+    streams = {}
+    for stream, asked in named.items():
+        found = resolve(asked)
+        if found.how not in ("exact", "as given"):
+            log.info("%s", found)
+        spec = registry().provider(found.reference.provider).spec(found.reference)
+        streams[stream] = StreamSpec(backbone=spec, input=_input_name(stream, spec, len(named)))
+    listed = [heads] if isinstance(heads, (str, HeadSpec, Mapping)) else heads
+    return ModelSpec(streams=streams, heads=tuple(HeadSpec.of(one) for one in listed))
+
+
+def _input_name(stream: str, spec: BackboneSpec, count: int) -> str:
+    return spec.modality if count == 1 else stream
+
+
+def assemble(spec: ModelSpec, *, weights: str | Path | None) -> Model:
+    """Build a model from its whole spec; with ``weights=None`` this needs no network.
+
+    Args:
+        spec: The model as data.
+        weights: As for :func:`build`.
+
+    Raises:
+        UnknownName: If a provider or head type is not installed.
+        CapabilityError: If a head needs what its backbone does not give.
+        ConfigError: If a setting cannot be used.
+        WeightsError: If the weights cannot be had or do not fit.
+    """
+    context = context_of(spec)
+    wants = _wants(spec, context)
+    heads = {one.name: context.build(one) for one in spec.heads}
+    tasks = [name for built in heads.values() for name in built.tasks()]
+    for name in tasks:
+        if tasks.count(name) > 1:
+            raise ConfigError(f"Two tasks are called {name!r}; give each its own name.")
+    if weights not in (None, "pretrained") and len(spec.streams) > 1:
+        raise ConfigError("A weights file serves one backbone; the model has several streams.")
+    backbones: dict[str, Backbone] = {}
+    for stream, entry in spec.streams.items():
+        backbones[stream] = registry().provider(entry.backbone.provider).build(entry.backbone, weights=weights)
+    return Model(spec, backbones, heads, wants).eval()
+
+
+def context_of(spec: ModelSpec) -> HeadContext:
+    """Give what the heads of a model may know of it."""
+    return HeadContext({name: entry.backbone for name, entry in spec.streams.items()}, registry().head_class)
+
+
+def _wants(spec: ModelSpec, context: HeadContext) -> dict[str, Want]:
+    """Turn the heads' needs into what each backbone must give; a stream that no head reads gives its pooled vector."""
+    wants = {stream: Want(pooled=False) for stream in spec.streams}
+    for one in spec.heads:
+        for stream, needs in context.needs(one).items():
+            wants[stream] |= _want(one, needs, spec.streams[stream].backbone)
+    return {stream: Want() if want == Want(pooled=False) else want for stream, want in wants.items()}
+
+
+def _want(one: HeadSpec, needs: Needs, spec: BackboneSpec) -> Want:
+    for capability in ("pooled", "tokens"):
+        if getattr(needs, capability) and capability not in spec.capabilities:
+            raise _lacks(one, spec, capability, capability)
+    maps = []
+    for reduction in needs.reductions:
+        at = [stage.name for stage in spec.maps if stage.reduction == reduction]
+        if not at:
+            raise _lacks(one, spec, f"maps@{reduction}", "maps")
+        maps.append(at[-1])
+    return Want(pooled=needs.pooled, tokens=needs.tokens, maps=tuple(maps))
+
+
+def _lacks(one: HeadSpec, spec: BackboneSpec, missing: str, capability: str) -> CapabilityError:
+    have = ", ".join([*spec.capabilities, *(f"maps@{stage.reduction:g}" for stage in spec.maps)])
+    others = [
+        found.reference
+        for found in list_backbones(needs=capability, modality=spec.modality, pretrained=True, max_params=5e7)
+        if found.entry.name != spec.architecture
+    ][:3]
+    hint = f" Backbones that give it: {', '.join(others)}." if others else ""
+    return CapabilityError(f"The head {one.name!r} ({one.type}) needs {missing}; {spec.reference} gives {have}.{hint}")

@@ -1,0 +1,130 @@
+"""The model card, ``README.md``: what a reader and the Hugging Face hub want to know, in Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from huggingface_hub import ModelCardData
+
+from zoo.spec import BackboneSpec, HeadSpec, ModelSpec
+
+__all__ = ["escape", "make_card"]
+
+MOST_CLASSES = 50
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#|~&!])")
+_HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(@[\w.-]+)?", re.ASCII)
+_HUB_LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
+
+
+def make_card(spec: ModelSpec, provenance: Mapping[str, Any]) -> str:
+    """Write the card of a model.
+
+    Args:
+        spec: The model as data.
+        provenance: How it came to be; numbers under ``metrics`` become a table.
+    """
+    metrics = list(_numbers(provenance.get("metrics")))
+    parts = [
+        "# A zoo model",
+        _sentence(spec),
+        "## Load it\n\n```python\nimport zoo\n\n"
+        'model = zoo.load("path/to/this/folder")\nprint(model.predict("picture.jpg"))\n```',
+        "## Backbones\n\n" + _table(("stream", "backbone", "weights from", "license", "parameters"), _backbones(spec)),
+    ]
+    if spec.heads:
+        parts.append("## Heads\n\n" + _table(("head", "type", "classes"), list(_heads(spec.heads))))
+    if recipes := list(_recipes(spec)):
+        parts.append("## Preprocessing\n\n" + _table(("stream", "size", "resize", "filter", "mean", "std"), recipes))
+    if metrics:
+        rows = [(name, f"{value:.6g}") for name, value in metrics]
+        parts.append("## Metrics\n\n" + _table(("metric", "value"), rows))
+    return f"---\n{_data(spec, metrics).to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"
+
+
+def escape(text: object) -> str:
+    r"""Make a text stand in a Markdown table as it is: no markup, no line break, no control character.
+
+    Example:
+        >>> escape("<b>cat|dog</b>")
+        '\\<b\\>cat\\|dog\\</b\\>'
+    """
+    shown = "".join(letter if letter.isprintable() else " " for letter in str(text))
+    return _SPECIAL.sub(r"\\\1", shown)
+
+
+def _data(spec: ModelSpec, metrics: Sequence[tuple[str, float]]) -> ModelCardData:
+    backbones = [stream.backbone for stream in spec.streams.values()]
+    sources = sorted({found[1] for one in backbones if (found := _HUB_ID.fullmatch(one.weights or "")) is not None})
+    licenses = sorted({one.license.lower() for one in backbones if one.license})
+    known = len(licenses) == 1 and _HUB_LICENSE.fullmatch(licenses[0]) is not None
+    return ModelCardData(
+        library_name="zoo",
+        base_model=sources or None,
+        license=licenses[0] if known else ("other" if licenses else None),
+        tags=sorted({"zoo", *(one.library for one in backbones), *(one.architecture for one in backbones)}),
+        pipeline_tag="image-classification" if _classifies_images(spec) else None,
+        metrics=sorted({name.rpartition(".")[2] for name, _ in metrics}) or None,
+    )
+
+
+def _classifies_images(spec: ModelSpec) -> bool:
+    pictures = all(stream.backbone.modality == "image" for stream in spec.streams.values())
+    return pictures and any(one.config.get("classes") for one in _flat(spec.heads))
+
+
+def _sentence(spec: ModelSpec) -> str:
+    backbones = " and ".join(escape(stream.backbone.reference) for stream in spec.streams.values())
+    heads = ", ".join(escape(head.name) for head in spec.heads) or "none; it gives features"
+    return f"Backbone: {backbones}. Heads: {heads}. Saved by [zoo](https://pypi.org/project/headzoo/)."
+
+
+def _backbones(spec: ModelSpec) -> list[tuple[object, ...]]:
+    return [(name, s.backbone.reference, *_origin(s.backbone)) for name, s in spec.streams.items()]
+
+
+def _origin(backbone: BackboneSpec) -> tuple[object, ...]:
+    return backbone.weights or "", backbone.license or "", f"{backbone.parameters:,}"
+
+
+def _heads(heads: Sequence[HeadSpec]) -> Iterator[tuple[object, ...]]:
+    for head in _flat(heads):
+        classes = head.config.get("classes") or ()
+        more = f" and {len(classes) - MOST_CLASSES} more" if len(classes) > MOST_CLASSES else ""
+        yield head.name, head.type, ", ".join(str(name) for name in classes[:MOST_CLASSES]) + more
+
+
+def _flat(heads: Sequence[HeadSpec]) -> Iterator[HeadSpec]:
+    """Walk heads, and those inside combinators."""
+    for head in heads:
+        yield head
+        inner = head.config.get("heads")
+        if isinstance(inner, (list, tuple)):
+            yield from _flat([HeadSpec.of(one) for one in inner if isinstance(one, Mapping) and "type" in one])
+
+
+def _recipes(spec: ModelSpec) -> Iterator[tuple[object, ...]]:
+    for name, stream in spec.streams.items():
+        recipe = stream.backbone.preprocessing
+        if recipe is not None:
+            resize = "x".join(map(str, recipe.resize)) if recipe.resize else "no"
+            size = f"{recipe.size[0]}x{recipe.size[1]}"
+            yield name, size, resize, recipe.interpolation, _few(recipe.mean), _few(recipe.std)
+
+
+def _few(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
+
+
+def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _numbers(inner, f"{name}.{key}" if name else str(key))
+    elif name and isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield name, float(value)
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    lines = [titles, ["---"] * len(titles), *([escape(cell) for cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

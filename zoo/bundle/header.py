@@ -1,0 +1,139 @@
+"""The header of a safetensors file, checked in full before the library parses a byte of it.
+
+The library accepts a header with 300,000 tensors (43 s), a key that stands in it twice, and shapes that overflow; the
+format has no checksum. Here all of that is refused, by arithmetic on the header alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from zoo.bundle.plain_json import parse
+from zoo.errors import BundleError
+
+__all__ = ["DTYPES", "Entry", "read_header"]
+
+MOST_HEADER = 16 * 2**20
+MOST_TENSORS = 100_000
+MOST_NAME = 512
+
+DTYPES: Mapping[str, tuple[str, int]] = {
+    "F64": ("float64", 8),
+    "F32": ("float32", 4),
+    "F16": ("float16", 2),
+    "BF16": ("bfloat16", 2),
+    "I64": ("int64", 8),
+    "I32": ("int32", 4),
+    "I16": ("int16", 2),
+    "I8": ("int8", 1),
+    "U64": ("uint64", 8),
+    "U32": ("uint32", 4),
+    "U16": ("uint16", 2),
+    "U8": ("uint8", 1),
+    "BOOL": ("bool", 1),
+    "C64": ("complex64", 8),
+    "F8_E4M3": ("float8_e4m3fn", 1),
+    "F8_E4M3FNUZ": ("float8_e4m3fnuz", 1),
+    "F8_E5M2": ("float8_e5m2", 1),
+    "F8_E5M2FNUZ": ("float8_e5m2fnuz", 1),
+}
+"""The format's dtypes that a bundle may hold: torch's name, and bytes of one element."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One tensor in a safetensors file.
+
+    Args:
+        dtype: Its dtype, as torch names it.
+        shape: Its shape.
+        start: Where its bytes begin in the file.
+        stop: Where they end.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+def read_header(data: bytes, where: str) -> dict[str, Entry]:
+    """Read the header of a whole safetensors file.
+
+    Args:
+        data: All bytes of the file.
+        where: Its path, for the message.
+
+    Returns:
+        Name to entry.
+
+    Raises:
+        BundleError: If the header is cut or too long, has too many tensors, unusable names, unknown dtypes or
+            impossible shapes, or if the tensors do not fill the file exactly.
+    """
+    length = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or not 2 <= length <= min(MOST_HEADER, len(data) - 8) or data[8:9] != b"{":
+        raise _damaged(where, f"its header cannot have {length} of {len(data)} bytes")
+    text = data[8 : 8 + length]
+    if text.count(b'"data_offsets"') > MOST_TENSORS:
+        raise _damaged(where, f"it has more than {MOST_TENSORS} tensors")
+    header = parse(text, where, most=MOST_HEADER, depth=4)
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise _damaged(where, "its metadata must be texts")
+    if len(header) > MOST_TENSORS:
+        raise _damaged(where, f"it has more than {MOST_TENSORS} tensors")
+    entries = {name: _entry(name, raw, 8 + length, where) for name, raw in header.items()}
+    _check_filled(entries, 8 + length, len(data), where)
+    return entries
+
+
+def check_name(name: object, where: str) -> str:
+    """Refuse a tensor's name that a safetensors file cannot hold safely.
+
+    Raises:
+        BundleError: If it is no text of 1 to 512 printable characters, or ``__metadata__``.
+    """
+    if not isinstance(name, str) or not 0 < len(name) <= MOST_NAME or not name.isprintable():
+        raise BundleError(
+            f"{where}: a tensor's name must be 1 to {MOST_NAME} printable characters, got {str(name)[:60]!r}."
+        )
+    if name == "__metadata__":
+        raise BundleError(f"{where}: no tensor may be called '__metadata__', a word of the format; rename it.")
+    return name
+
+
+def _entry(name: str, raw: Any, base: int, where: str) -> Entry:
+    check_name(name, where)
+    if not isinstance(raw, dict) or raw.keys() != {"dtype", "shape", "data_offsets"}:
+        raise _damaged(where, f"{name!r} must have a dtype, a shape and offsets")
+    dtype, shape, offsets = raw["dtype"], raw["shape"], raw["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise _damaged(where, f"{name!r} has the dtype {str(dtype)[:24]!r}, which a bundle cannot hold")
+    if not _naturals(shape) or len(shape) > 16 or not _naturals(offsets) or len(offsets) != 2:
+        raise _damaged(where, f"{name!r} has an impossible shape or offsets")
+    torch_name, size = DTYPES[dtype]
+    if math.prod(shape) * size != offsets[1] - offsets[0]:
+        raise _damaged(where, f"{name!r} has another size than its shape")
+    return Entry(torch_name, tuple(shape), base + offsets[0], base + offsets[1])
+
+
+def _naturals(value: Any) -> bool:
+    return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**48 for item in value)
+
+
+def _check_filled(entries: Mapping[str, Entry], base: int, size: int, where: str) -> None:
+    reached = base
+    for entry in sorted(entries.values(), key=lambda entry: (entry.start, entry.stop)):
+        if entry.start != reached:
+            raise _damaged(where, "its tensors overlap or leave a gap")
+        reached = entry.stop
+    if reached != size:
+        raise _damaged(where, f"its tensors end at byte {reached}, the file at {size}")
+
+
+def _damaged(where: str, reason: str) -> BundleError:
+    return BundleError(f"{where} is damaged: {reason}. Get the bundle again, or save the model again.")

@@ -1,0 +1,130 @@
+"""Loading a bundle: everything checked, nothing fetched, nothing imported because a file says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zoo.bundle.folder import BundleFolder, open_bundle
+from zoo.bundle.manifest import Manifest
+from zoo.bundle.paths import NATIVE, OWN, bundle_path
+from zoo.errors import BundleError, ConfigError
+from zoo.registry import registry
+
+if TYPE_CHECKING:
+    import torch
+
+    from zoo.bundle.tensors import TensorSet
+    from zoo.model import Model
+
+__all__ = ["load"]
+
+
+def load(path: str | Path, *, device: str | torch.device = "cpu") -> Model:
+    """Load a model from its bundle, as it was saved: weights, ties, layouts, frozen stages, provenance.
+
+    Every file that the manifest lists must be there with the size and digest that it had; other files in the folder
+    are not read. Nothing is downloaded.
+
+    Args:
+        path: The bundle's folder.
+        device: Where the model is to be.
+
+    Returns:
+        The model, in eval mode.
+
+    Raises:
+        BundleError: If the bundle is missing, cut, edited or from a newer zoo, or needs a plugin that is not there.
+        PluginError: If a plugin that it needs is broken.
+        ConfigError: If there is no such device.
+    """
+    place = as_device(device)
+    contents = open_bundle(bundle_path(path), read_contents)
+    return restore(contents, where=str(path), device=place)
+
+
+def as_device(device: str | torch.device) -> torch.device:
+    """Check that a device is there.
+
+    Raises:
+        ConfigError: If it is not.
+    """
+    import torch
+
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ConfigError(f"device must be one of this machine, such as 'cpu', got {device!r}: {reason}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """All that a bundle holds, in memory.
+
+    Args:
+        manifest: Its manifest.
+        tensors: Its tensors.
+    """
+
+    manifest: Manifest
+    tensors: TensorSet
+
+
+def read_contents(folder: BundleFolder) -> Contents:
+    """Read and check all files of a bundle.
+
+    Raises:
+        BundleError: If anything is missing, cut, edited or from a newer zoo.
+    """
+    from zoo.bundle.tensors import TensorSet, decode
+
+    manifest, _ = folder.manifest()
+    check_plugins(manifest, str(folder.path))
+    holders = tensor_files(manifest)
+    files = {}
+    for name, entry in manifest.files.items():
+        data = folder.read(name, entry)
+        if name in holders:
+            files[name] = decode(data, f"{folder.path}/{name}")
+    layouts = {str(layout): names for layout, names in manifest.memory_formats.items()}
+    return Contents(manifest, TensorSet(files, manifest.tied, layouts))
+
+
+def tensor_files(manifest: Manifest) -> list[str]:
+    """List the files that hold the model's tensors."""
+    names = [f"{part.path}/{file}" for part in manifest.components for file in (NATIVE, OWN)]
+    return [name for name in names if name in manifest.files]
+
+
+def check_plugins(manifest: Manifest, where: str) -> None:
+    """Refuse a bundle whose plugins are not installed, before anything is built.
+
+    Raises:
+        BundleError: If one is missing; the message names its package.
+    """
+    for plugin in manifest.requires:
+        if plugin.name not in registry().claims:
+            raise BundleError(
+                f"{where} needs the plugin {plugin.name!r} of {plugin.distribution}, which is not installed or is "
+                f"disabled; it was saved with version {plugin.version}. Install the package {plugin.distribution!r}."
+            )
+
+
+def restore(contents: Contents, *, where: str, device: torch.device | None = None) -> Model:
+    """Rebuild the model of a bundle.
+
+    Raises:
+        BundleError: If the tensors do not fit the model that the manifest describes.
+        PluginError: If a plugin that it needs is broken.
+    """
+    from zoo.bundle.rebuilding import ordered, rebuild
+
+    manifest = contents.manifest
+    streams = [part.name for part in manifest.components if part.role == "backbone"]
+    model = rebuild(ordered(manifest.model, streams), contents.tensors, where=where, device=device)
+    for stream, stages in manifest.frozen.items():
+        model.set_frozen(stream, frozenset(stages))
+    model.provenance = dict(manifest.provenance)
+    return model

@@ -1,0 +1,233 @@
+"""The manifest, ``zoo.json``: what a bundle is, every file of it, and all that rebuilding the model needs.
+
+Pydantic reads it strictly; inside it is plain frozen dataclasses. It has one spelling (sorted keys, no spaces) and
+carries its own checksum, so that no single changed bit goes unseen. sha256 of the file is the bundle's id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from zoo.bundle.paths import MANIFEST, NATIVE, check_paths
+from zoo.bundle.plain_json import canonical, parse, plain
+from zoo.errors import BundleError, ConfigError
+from zoo.spec import ModelSpec, from_json, to_json
+
+__all__ = ["Component", "Created", "FileEntry", "Manifest", "PluginEntry", "Probe", "ProbeOutput", "dump", "read"]
+
+FORMAT_VERSION = "1.0"
+MOST_BYTES = 4 * 2**20
+_VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})", re.ASCII)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_STATE = re.compile(r"zsd1:sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Created:
+    """Who made the bundle.
+
+    Args:
+        by: ``zoo`` and its version.
+        at: When, as ISO 8601 in UTC.
+        torch: Version of torch.
+        python: Version of Python.
+    """
+
+    by: str
+    at: str
+    torch: str
+    python: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginEntry:
+    """A plugin without which the model cannot be rebuilt.
+
+    Args:
+        name: Its entry point's name.
+        distribution: The package that brings it.
+        version: That package's version at save.
+    """
+
+    name: str
+    distribution: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Component:
+    """A part of the model with a folder of its own; in the order of streams, then heads.
+
+    Args:
+        role: ``backbone`` or ``head``.
+        name: The stream's or the head's name.
+        type: The provider, or the head's type.
+        plugin: Who gives that.
+        path: Its folder.
+        state_digest: Digest of the tensors in its ``model.safetensors``, tied ones included.
+    """
+
+    role: Literal["backbone", "head"]
+    name: str
+    type: str
+    plugin: PluginEntry
+    path: str
+    state_digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileEntry:
+    """One file.
+
+    Args:
+        size: Its size, in bytes.
+        sha256: Hex digest of its bytes.
+    """
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeOutput:
+    """What the model gave for the probe.
+
+    Args:
+        shape: Shape of the task's output.
+        values: Evenly spaced elements of it, 1024 at the most; None where one was not finite.
+        tolerance: Difference up to which another machine's output is the same, in the output's unit.
+    """
+
+    shape: tuple[int, ...]
+    values: tuple[float | None, ...]
+    tolerance: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """A seeded input and the expected output, by which a library's change of meaning shows.
+
+    Args:
+        seed: Seed of the input; see ``zoo.bundle.probe``.
+        inputs: Input name to shape.
+        outputs: Task name to what the model gave.
+    """
+
+    seed: int
+    inputs: Mapping[str, tuple[int, ...]]
+    outputs: Mapping[str, ProbeOutput]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """All that is known of a bundle; the fields are the keys of ``zoo.json``, which also has ``checksum``."""
+
+    format: Literal["zoo.bundle"] = "zoo.bundle"
+    format_version: str = FORMAT_VERSION
+    min_reader: str = FORMAT_VERSION
+    kind: Literal["full"] = "full"
+    created: Created
+    model: ModelSpec
+    components: tuple[Component, ...]
+    files: Mapping[str, FileEntry]
+    tied: tuple[tuple[str, ...], ...] = ()
+    memory_formats: Mapping[Literal["channels_last", "channels_last_3d"], tuple[str, ...]] = field(default_factory=dict)
+    frozen: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    licenses: Mapping[str, str] = field(default_factory=dict)
+    probe: Probe | None = None
+    requires: tuple[PluginEntry, ...] = ()
+
+
+def dump(manifest: Manifest) -> bytes:
+    """Write a manifest, and read it back to be sure that it can be.
+
+    Raises:
+        BundleError: If it would be too large or break a rule of the format.
+    """
+    data = plain(to_json(manifest), MANIFEST)
+    written = canonical({**data, "checksum": _checksum(data)})
+    read(written, MANIFEST)
+    return written
+
+
+def read(written: bytes, where: str) -> Manifest:
+    """Read a manifest strictly.
+
+    Args:
+        written: The bytes of ``zoo.json``.
+        where: Its path, for the message.
+
+    Raises:
+        BundleError: If it is damaged, edited, or from a newer zoo.
+    """
+    data = parse(written, where, most=MOST_BYTES)
+    check_readable(data, where)
+    checksum = data.pop("checksum", None)
+    if checksum != _checksum(data) or canonical({**data, "checksum": checksum}) != written:
+        raise BundleError(f"{where} was edited or is damaged: its own checksum differs. Save the model again.")
+    try:
+        manifest = from_json(Manifest, data)
+    except ConfigError as error:
+        raise BundleError(f"{where} does not follow the format: {error}") from error
+    _check(manifest, where)
+    return manifest
+
+
+def _checksum(data: Mapping[str, Any]) -> str:
+    return "sha256:" + hashlib.sha256(canonical(data)).hexdigest()
+
+
+def check_readable(data: Any, where: str) -> None:
+    """Refuse what is no bundle, and what only a newer zoo can read.
+
+    Raises:
+        BundleError: If it is either.
+    """
+    if not isinstance(data, dict) or data.get("format") != "zoo.bundle":
+        raise BundleError(f"{where} is no bundle's manifest: 'format' must be 'zoo.bundle'.")
+    versions = [_VERSION.fullmatch(str(data.get(key))) for key in ("format_version", "min_reader")]
+    if versions[0] is None or versions[1] is None:
+        raise BundleError(f"{where} is damaged: it has no format version. Save the model again.")
+    whole, least = ((int(version[1]), int(version[2])) for version in versions if version)
+    if whole[0] > 1 or least > (1, 0):
+        created = data.get("created")
+        maker = str(created.get("by") if isinstance(created, dict) else "a newer zoo")[:40]
+        needs = maker.replace("zoo ", "zoo >= ", 1)
+        raise BundleError(
+            f"{where} needs {needs}: it has the format {whole[0]}.{whole[1]}, this zoo reads 1.x. "
+            "Update with: pip install -U headzoo."
+        )
+    if data.get("kind") != "full":
+        raise BundleError(f"{where} has the kind {str(data.get('kind'))[:40]!r}; this zoo reads 'full'. Update zoo.")
+
+
+def _check(manifest: Manifest, where: str) -> None:
+    check_paths(manifest.files, where)
+    whole = all(_SHA256.fullmatch(entry.sha256) and entry.size >= 0 for entry in manifest.files.values())
+    if not whole or not all(_STATE.fullmatch(part.state_digest) for part in manifest.components):
+        raise BundleError(f"{where} does not follow the format: a digest or size is malformed.")
+    expected = [("backbone", n, s.backbone.provider) for n, s in manifest.model.streams.items()]
+    expected += [("head", head.name, head.type) for head in manifest.model.heads]
+    given = [(part.role, part.name, part.type) for part in manifest.components]
+    if sorted(given) != sorted(expected):
+        raise BundleError(f"{where} does not follow the format: its components are not those of its model.")
+    for part in manifest.components:
+        if part.path != f"{part.role}s/{part.name}":
+            raise BundleError(f"{where} does not follow the format: {part.name!r} cannot be in {part.path[:80]!r}.")
+        if f"{part.path}/{NATIVE}" not in manifest.files:
+            raise BundleError(f"{where} does not follow the format: it has no {part.path}/{NATIVE}.")
+    streams = manifest.model.streams
+    stages = {name: {stage.name for stage in stream.backbone.stages} for name, stream in streams.items()}
+    frozen = all(set(names) <= stages.get(stream, set()) for stream, names in manifest.frozen.items())
+    if not frozen or any(len(group) < 2 for group in manifest.tied):
+        raise BundleError(f"{where} does not follow the format: its frozen stages or tied tensors are impossible.")
+
+
+_PARTS: tuple[Any, ...] = (Created, PluginEntry, Component, FileEntry, ProbeOutput, Probe, Manifest)
+for _part in _PARTS:
+    _part.__pydantic_config__ = {"extra": "forbid", "allow_inf_nan": False}

@@ -1,0 +1,141 @@
+"""From a spec and tensors to the model, strictly: the same assembly as ``zoo.build``, without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from zoo.assembly import assemble
+from zoo.bundle.paths import NATIVE, OWN
+from zoo.bundle.tensors import TensorSet, with_layout
+from zoo.contracts.weights import fit_weights
+from zoo.errors import BundleError, PluginError, ZooError
+from zoo.model import Model
+from zoo.spec import ModelSpec
+
+__all__ = ["rebuild", "states_of"]
+
+_INNER = "native."
+
+
+def states_of(model: Model) -> dict[str, Mapping[str, Tensor]]:
+    """Give a model's tensors as a bundle keeps them: file to state dict, in the order of streams, then heads.
+
+    Raises:
+        BundleError: If the model has tensors outside its backbones and heads.
+    """
+    states: dict[str, Mapping[str, Tensor]] = {}
+    for stream, backbone in model.backbones.items():
+        states[f"backbones/{stream}/{NATIVE}"] = backbone.native.state_dict()
+        own = {key: tensor for key, tensor in backbone.state_dict().items() if not key.startswith(_INNER)}
+        if own:
+            states[f"backbones/{stream}/{OWN}"] = own
+    for name, head in model.heads.items():
+        states[f"heads/{name}/{NATIVE}"] = head.state_dict()
+    for key in model.state_dict():
+        if not key.startswith(("backbones.", "heads.")):
+            raise BundleError(f"A bundle keeps the tensors of backbones and heads; the model also has {key!r}.")
+    return states
+
+
+def rebuild(spec: ModelSpec, tensors: TensorSet, *, where: str, device: torch.device | None = None) -> Model:
+    """Assemble a model and pour its tensors in; the state of the random number generators is kept.
+
+    Args:
+        spec: The model as data.
+        tensors: All its tensors.
+        where: Where they come from, for the message.
+        device: Where the model is to be; None for the CPU.
+
+    Returns:
+        The model, in eval mode, nothing frozen.
+
+    Raises:
+        BundleError: If it cannot be built, or the tensors do not fit it exactly.
+        PluginError: If a plugin that it needs is broken.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            model = assemble(spec, weights=None)
+        _pour(model, tensors)
+        for layout, names in tensors.memory_formats.items():
+            for name in names:
+                tensor = _find(model, name)
+                tensor.data = with_layout(tensor.data, layout)
+        model = model.to(device)
+        for first, *others in tensors.tied:
+            for other in others:
+                _tie(model, first, other)
+    except (BundleError, PluginError):
+        raise
+    except ZooError as error:
+        raise BundleError(f"The model in {where} cannot be rebuilt: {error}") from error
+    except Exception as error:  # what a provider raises over a spec that is not its own has no common type
+        raise BundleError(f"The model in {where} cannot be rebuilt: {type(error).__name__}: {error}.") from error
+    return model.eval()
+
+
+def ordered(spec: ModelSpec, streams: list[str]) -> ModelSpec:
+    """Put the streams of a spec in order; a manifest's keys are sorted."""
+    return replace(spec, streams={stream: spec.streams[stream] for stream in streams})
+
+
+def _pour(model: Model, tensors: TensorSet) -> None:
+    expected = {f"backbones/{stream}" for stream in model.backbones} | {f"heads/{name}" for name in model.heads}
+    for file in tensors.files:
+        if file.rpartition("/")[0] not in expected:
+            raise BundleError(f"The tensors of {file} belong to no part of the model.")
+    for stream, backbone in model.backbones.items():
+        native = tensors.of(f"backbones/{stream}/{NATIVE}")
+        given = {_INNER + key: tensor for key, tensor in native.items()}
+        _fit(backbone, {**given, **tensors.of(f"backbones/{stream}/{OWN}")}, f"backbones/{stream}")
+    for name, head in model.heads.items():
+        _fit(head, tensors.of(f"heads/{name}/{NATIVE}"), f"heads/{name}")
+
+
+def _fit(module: nn.Module, given: Mapping[str, Tensor], where: str) -> None:
+    """Pour tensors into a module, which takes over their floating dtypes, and nothing else of them."""
+    floating = {tensor.dtype for tensor in given.values() if tensor.is_floating_point()}
+    if len(floating) == 1 and floating != {torch.float32}:
+        module.to(dtype=floating.pop())  # as .half() did, buffers that are not saved too
+    for key, own in module.state_dict(keep_vars=True).items():
+        tensor = given.get(key)
+        if tensor is not None and own.is_floating_point() and tensor.is_floating_point():
+            own.data = own.data.to(tensor.dtype)
+    fit_weights(module, given, where=where)
+
+
+def _owner(model: Model, name: str) -> tuple[nn.Module, str]:
+    """Find the module that has a tensor, and its name there."""
+    file, _, key = name.partition(":")
+    folder, part, kind = file.split("/")
+    root: nn.Module = (model.backbones if folder == "backbones" else model.heads)[part]
+    if folder == "backbones" and kind == NATIVE:
+        root = root.get_submodule("native")
+    path, _, leaf = key.rpartition(".")
+    return root.get_submodule(path), leaf
+
+
+def _find(model: Model, name: str) -> Tensor:
+    owner, leaf = _owner(model, name)
+    tensor = owner._parameters.get(leaf)
+    found = owner._buffers[leaf] if tensor is None else tensor
+    if found is None:
+        raise BundleError(f"The model has no tensor {name!r}.")
+    return found
+
+
+def _tie(model: Model, first: str, other: str) -> None:
+    """Make the second name stand for the very tensor of the first."""
+    source = _find(model, first)
+    owner, leaf = _owner(model, other)
+    own = _find(model, other)
+    if isinstance(own, nn.Parameter) != isinstance(source, nn.Parameter):
+        own.data = source.data  # a parameter and a buffer can share memory only
+    elif isinstance(source, nn.Parameter):
+        owner._parameters[leaf] = source
+    else:
+        owner._buffers[leaf] = source

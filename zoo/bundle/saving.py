@@ -1,0 +1,171 @@
+"""Saving a bundle: a copy of the tensors, proven to rebuild the model, written beside the target, published at once."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+import zoo
+from zoo.bundle.card import make_card
+from zoo.bundle.digest import state_digest
+from zoo.bundle.manifest import Component, Created, Manifest, PluginEntry, dump
+from zoo.bundle.paths import MANIFEST, NATIVE, OWN, bundle_path, check_path, check_paths
+from zoo.bundle.plain_json import canonical, plain
+from zoo.bundle.probe import make_probe
+from zoo.bundle.rebuilding import rebuild, states_of
+from zoo.bundle.staging import check_target, staged
+from zoo.bundle.tensors import TensorSet, encode, snapshot
+from zoo.contracts.head import Head
+from zoo.errors import BundleError
+from zoo.model import Model
+from zoo.registry import Plugin, registry
+
+__all__ = ["save"]
+
+
+def save(model: Model, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Save a model as a bundle; a crash at any instant leaves the old bundle or the new one.
+
+    The tensors are copied first, so a thread that trains on does no harm. Before anything is published, the model is
+    rebuilt once from the copy: what could not be loaded again is refused here.
+
+    Args:
+        model: The model.
+        path: The bundle's folder; missing parents are made.
+        overwrite: Whether to replace a bundle that is there; anything else is never replaced.
+
+    Returns:
+        The folder.
+
+    Raises:
+        BundleError: If the target exists, the model cannot be kept as it is, or the system refuses to write. What was
+            at the target is untouched then.
+    """
+    if not isinstance(model, Model):
+        raise BundleError(f"zoo.save takes a model of zoo.build or zoo.load, got {type(model).__name__}.")
+    target = bundle_path(path)
+    check_target(target, overwrite=overwrite)
+    _write(_describe(model), target, overwrite=overwrite)
+    return target
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """All that is to be written.
+
+    Args:
+        texts: Path to content of the small files.
+        tensors: The tensors, by file.
+        fields: The manifest's fields, all but ``files``.
+    """
+
+    texts: Mapping[str, bytes]
+    tensors: TensorSet
+    fields: Mapping[str, Any]
+
+
+def _write(draft: _Draft, target: Path, *, overwrite: bool) -> None:
+    with staged(target, overwrite=overwrite) as folder:
+        files = {name: folder.write(name, data) for name, data in draft.texts.items()}
+        files |= {name: folder.write(name, encode(held)) for name, held in draft.tensors.files.items()}
+        folder.write(MANIFEST, dump(Manifest(**draft.fields, files=files)))
+
+
+def _describe(model: Model) -> _Draft:
+    """Copy and check all that is to be written; nothing is written yet."""
+    _check_settings(model)
+    provenance = plain(model.provenance, "provenance")
+    tensors = snapshot(states_of(model))
+    texts = _native_files(model)
+    rebuilt = rebuild(model.spec, tensors, where="memory")
+    components = _components(model, tensors)
+    fields: dict[str, Any] = {
+        "created": _created(),
+        "model": model.spec,
+        "components": components,
+        "tied": tensors.tied,
+        "memory_formats": tensors.memory_formats,
+        "frozen": {stream: tuple(sorted(stages)) for stream, stages in model.frozen().items() if stages},
+        "provenance": provenance,
+        "licenses": {name: s.backbone.license for name, s in model.spec.streams.items() if s.backbone.license},
+        "probe": make_probe(rebuilt),
+        "requires": _requires(model, components),
+    }
+    texts["config.json"] = canonical({"library_name": "zoo", "zoo_format": 1}) + b"\n"
+    texts["README.md"] = make_card(model.spec, provenance).encode("utf-8")
+    check_paths([*texts, *tensors.files], "The bundle")
+    return _Draft(texts, tensors, fields)
+
+
+def _check_settings(model: Model) -> None:
+    """Refuse settings that are not JSON, with their path."""
+    for stream, entry in model.spec.streams.items():
+        plain(entry.backbone.construction, f"spec.streams.{stream}.backbone.construction")
+    for head in model.spec.heads:
+        plain(head.config, f"spec.heads.{head.name}.config")
+
+
+def _native_files(model: Model) -> dict[str, bytes]:
+    texts: dict[str, bytes] = {}
+    for stream, backbone in model.backbones.items():
+        for name, content in backbone.native_files().items():
+            path = f"backbones/{stream}/{name}"
+            check_path(path, f"The provider of the stream {stream!r}")
+            if name in (NATIVE, OWN):
+                raise BundleError(f"The provider of the stream {stream!r} must not give {name!r}; zoo.save writes it.")
+            texts[path] = content if isinstance(content, bytes) else _readable(content, path)
+    return texts
+
+
+def _readable(content: object, path: str) -> bytes:
+    return json.dumps(plain(content, path), indent=2, ensure_ascii=False).encode("utf-8") + b"\n"
+
+
+def _components(model: Model, tensors: TensorSet) -> tuple[Component, ...]:
+    parts: list[tuple[Literal["backbone", "head"], str, str, Plugin]] = []
+    for stream, entry in model.spec.streams.items():
+        provider = entry.backbone.provider
+        parts.append(("backbone", stream, provider, registry().plugin(provider)))
+    for head in model.spec.heads:
+        parts.append(("head", head.name, head.type, registry().owner("heads", head.type)))
+    return tuple(
+        Component(
+            role=role,
+            name=name,
+            type=kind,
+            plugin=_entry(plugin),
+            path=f"{role}s/{name}",
+            state_digest=state_digest(tensors.of(f"{role}s/{name}/{NATIVE}")),
+        )
+        for role, name, kind, plugin in parts
+    )
+
+
+def _requires(model: Model, components: tuple[Component, ...]) -> tuple[PluginEntry, ...]:
+    """List all plugins that rebuilding needs; a combinator's heads may come from others than itself."""
+    needed = {part.plugin.name: part.plugin for part in components}
+    for module in model.heads.modules():
+        if isinstance(module, Head):
+            plugin = registry().owner("heads", module.spec.type)
+            needed[plugin.name] = _entry(plugin)
+    return tuple(needed[name] for name in sorted(needed))
+
+
+def _entry(plugin: Plugin) -> PluginEntry:
+    return PluginEntry(name=plugin.name, distribution=plugin.distribution, version=plugin.version)
+
+
+def _created() -> Created:
+    return Created(
+        by=f"zoo {zoo.__version__}",
+        at=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        torch=str(torch.__version__),
+        python=platform.python_version(),
+    )

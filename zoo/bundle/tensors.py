@@ -1,0 +1,178 @@
+"""Tensors on their way to a file and back: bit-equal, or refused by name; never altered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from zoo.bundle.header import DTYPES, MOST_TENSORS, check_name, read_header
+from zoo.errors import BundleError
+
+__all__ = ["TensorSet", "decode", "encode", "snapshot"]
+
+_NAMES = {name for name, _ in DTYPES.values()}
+FORMATS = {"channels_last": torch.channels_last, "channels_last_3d": torch.channels_last_3d}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSet:
+    """All tensors of a bundle; one is named ``file:key``.
+
+    Args:
+        files: File to key to contiguous tensor on the CPU; a tensor with several names stands under the first only.
+        tied: Groups of names of one tensor; the first of a group is the one in a file.
+        memory_formats: ``channels_last`` or ``channels_last_3d`` to the names of the tensors laid out like that.
+    """
+
+    files: Mapping[str, Mapping[str, Tensor]]
+    tied: tuple[tuple[str, ...], ...] = ()
+    memory_formats: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def of(self, file: str) -> dict[str, Tensor]:
+        """Give the tensors of one file, with those that are tied to others.
+
+        Raises:
+            BundleError: If a group of tied tensors names one that is not there, or is there twice.
+        """
+        found = dict(self.files.get(file, {}))
+        for first, *others in self.tied:
+            source, _, key = first.partition(":")
+            if key not in self.files.get(source, {}):
+                raise BundleError(f"The tensor {first!r} must be in the bundle, because {others[:1]} is tied to it.")
+            for other in others:
+                place, _, name = other.partition(":")
+                if place == file and name in found:
+                    raise BundleError(f"The tensor {other!r} must not be stored, because it is tied to {first!r}.")
+                if place == file:
+                    found[name] = self.files[source][key]
+        return found
+
+
+def snapshot(states: Mapping[str, Mapping[str, Tensor]]) -> TensorSet:
+    """Copy tensors to the CPU, so that whoever trains on cannot change what is saved.
+
+    Args:
+        states: File to state dict. Tensors that are one in memory are copied once and noted as tied.
+
+    Raises:
+        BundleError: If a tensor cannot be kept as it is: sparse, quantised, of a subclass, on the meta device, of a
+            dtype that safetensors lacks, sharing a part of its memory with another, or unusably named.
+    """
+    if sum(map(len, states.values())) > MOST_TENSORS:
+        raise BundleError(f"A bundle holds {MOST_TENSORS} tensors at the most; the model has more.")
+    files: dict[str, dict[str, Tensor]] = {file: {} for file in states}
+    groups: dict[object, list[str]] = {}
+    laid: dict[str, list[str]] = {}
+    spans: dict[int, list[tuple[int, int, str]]] = {}
+    for file, state in states.items():
+        for key, tensor in state.items():
+            name = f"{file}:{check_name(key, file)}"
+            check_tensor(name, tensor)
+            if (layout := _memory_format(tensor)) is not None:
+                laid.setdefault(layout, []).append(name)
+            group = groups.setdefault(_identity(name, tensor), [])
+            group.append(name)
+            if len(group) == 1:
+                if tensor.numel():
+                    spans.setdefault(tensor.untyped_storage().data_ptr(), []).append((*_span(tensor), name))
+                files[file][key] = _copy(tensor)
+    _check_apart(spans)
+    tied = tuple(tuple(group) for group in groups.values() if len(group) > 1)
+    return TensorSet(files, tied, {layout: tuple(sorted(names)) for layout, names in laid.items()})
+
+
+def check_tensor(name: str, tensor: object) -> None:
+    """Refuse what a safetensors file cannot hold as it is.
+
+    Raises:
+        BundleError: If it is no plain dense tensor with data and a dtype of the format.
+    """
+    if not isinstance(tensor, Tensor):
+        raise _refused(name, f"is a {type(tensor).__name__}", "keep it in the head's settings, or as a tensor")
+    if type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.is_quantized:
+        raise _refused(name, f"is a {type(tensor).__name__} ({tensor.dtype})", "turn it into a plain tensor first")
+    if tensor.layout != torch.strided:
+        raise _refused(name, f"is sparse ({tensor.layout})", "call .to_dense() first")
+    if tensor.is_meta:
+        raise _refused(name, "is on the meta device and has no data", "load its weights first")
+    if str(tensor.dtype).removeprefix("torch.") not in _NAMES:
+        raise _refused(name, f"has the dtype {tensor.dtype}", "convert it to one that safetensors has")
+
+
+def _refused(name: str, what: str, do: str) -> BundleError:
+    return BundleError(f"The tensor {name!r} cannot be saved: it {what}; {do}.")
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    plain = tensor.detach().resolve_conj().resolve_neg()
+    return plain.to("cpu", copy=True, memory_format=torch.contiguous_format)
+
+
+def _identity(name: str, tensor: Tensor) -> object:
+    """Give a key that two names share if they are one tensor in memory."""
+    if tensor.numel() == 0:
+        return name
+    storage = (tensor.device, tensor.untyped_storage().data_ptr(), tensor.storage_offset())
+    return (*storage, tensor.dtype, tensor.shape, tensor.stride(), tensor.is_conj(), tensor.is_neg())
+
+
+def _span(tensor: Tensor) -> tuple[int, int]:
+    start = int(tensor.storage_offset()) * tensor.element_size()
+    reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return start, start + (int(reach) + 1) * tensor.element_size()
+
+
+def _check_apart(spans: Mapping[int, list[tuple[int, int, str]]]) -> None:
+    """Refuse tensors that share a part of their memory: what is one in training would be two after loading."""
+    for views in spans.values():
+        views.sort()
+        for (_, stop, one), (start, _, other) in pairwise(views):
+            if start < stop:
+                raise _refused(other, f"shares a part of its memory with {one!r}", "give it its own with .clone()")
+
+
+def _memory_format(tensor: Tensor) -> str | None:
+    """Name the layout that a tensor's strides say, where it is not the plain one."""
+    for layout, memory_format in FORMATS.items():
+        if tensor.ndim == (4 if layout == "channels_last" else 5) and tensor.numel():
+            empty = torch.empty(tensor.shape, dtype=torch.int8, device="meta")
+            if tensor.stride() == empty.to(memory_format=memory_format).stride() != empty.stride():
+                return layout
+    return None
+
+
+def with_layout(tensor: Tensor, layout: str) -> Tensor:
+    """Copy a tensor into the memory layout of a name in ``FORMATS``."""
+    empty = torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device, memory_format=FORMATS[layout])
+    return empty.copy_(tensor)
+
+
+def encode(tensors: Mapping[str, Tensor]) -> bytes:
+    """Write contiguous tensors on the CPU as the bytes of a safetensors file."""
+    return safetensors.torch.save(dict(tensors), metadata={"format": "pt"})
+
+
+def decode(data: bytes, where: str) -> dict[str, Tensor]:
+    """Read the bytes of a safetensors file, checked by us first.
+
+    Args:
+        data: All bytes of the file.
+        where: Its path, for the message.
+
+    Raises:
+        BundleError: If it is damaged.
+    """
+    header = read_header(data, where)
+    try:
+        tensors = safetensors.torch.load(data)
+    except (safetensors.SafetensorError, ValueError, TypeError, KeyError, RuntimeError, OverflowError) as error:
+        raise BundleError(f"{where} is damaged: {error}. Get the bundle again, or save the model again.") from error
+    if tensors.keys() != header.keys():
+        raise BundleError(f"{where} is damaged: its tensors are not those of its header. Get the bundle again.")
+    return tensors

@@ -1,0 +1,77 @@
+"""The commands of ``zoo``, put together."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any
+
+import typer
+
+from zoo.cli import bundles, catalog, demonstration, plugins, prediction, training
+
+__all__ = ["UsageFault", "app", "run", "usage"]
+
+# typer has no public name for the root of what a wrong invocation raises; below it are UsageError and BadParameter.
+UsageFault: type[Exception] = typer.BadParameter.__mro__[2]
+
+app = typer.Typer(
+    name="zoo",
+    help="Pretrained backbones from anywhere, your heads on them: find, train, predict, check.",
+    epilog="Begin with: zoo list 'mobilenet*' --max-params 5M\n\nThen: zoo fit pictures/ --backbone timm:mobilenetv3 "
+    "--out my-model\n\nThen: zoo predict my-model picture.jpg\n\n"
+    "Exit codes: 0 success, 1 the thing asked for is not well, 2 wrong usage or an error.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback(invoke_without_command=True)
+def zoo(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="On stderr, show warnings only.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Pretrained backbones from anywhere, your heads on them: find, train, predict, check."""
+    # quiet and debug are read by zoo.cli.main, which lets them stand anywhere; here they are only declared.
+    if version:
+        from zoo import __version__
+
+        typer.echo(f"zoo {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+FIND, TRAIN, LOOK = "Find", "Train and use", "Check"
+
+app.command("list", epilog=catalog.LIST_EXAMPLES, rich_help_panel=FIND)(catalog.list_backbones)
+app.command("info", epilog=catalog.INFO_EXAMPLES, rich_help_panel=FIND)(catalog.info)
+app.command("resolve", epilog=catalog.RESOLVE_EXAMPLES, rich_help_panel=FIND)(catalog.resolve)
+app.command("fit", epilog=training.FIT_EXAMPLES, rich_help_panel=TRAIN)(training.fit)
+app.command("evaluate", epilog=training.EVALUATE_EXAMPLES, rich_help_panel=TRAIN)(training.evaluate)
+app.command("predict", epilog=prediction.EXAMPLES, rich_help_panel=TRAIN)(prediction.predict)
+app.command("demo", epilog=demonstration.EXAMPLES, rich_help_panel=TRAIN)(demonstration.demo)
+app.command("verify", epilog=bundles.EXAMPLES, rich_help_panel=LOOK)(bundles.verify)
+app.command("plugins", epilog=plugins.PLUGINS_EXAMPLES, rich_help_panel=LOOK)(plugins.plugins)
+app.command("doctor", epilog=plugins.DOCTOR_EXAMPLES, rich_help_panel=LOOK)(plugins.doctor)
+
+
+def run(args: list[str]) -> int:
+    """Run one command; what it raises is the caller's.
+
+    Returns:
+        The exit code that the command asked for, 0 if none.
+    """
+    if os.environ.get("NO_COLOR"):
+        from typer import rich_utils
+
+        rich_utils.COLOR_SYSTEM = None
+    code = typer.main.get_command(app).main(args, prog_name="zoo", standalone_mode=False)
+    return code if isinstance(code, int) else 0
+
+
+def usage(error: Any) -> str:
+    """Write a wrong invocation as one sentence that names the option or argument."""
+    told = str(error.format_message())
+    return told if told.endswith((".", "?", ")")) else f"{told}."

@@ -1,0 +1,99 @@
+"""Arguments with a form of their own: heads, settings, weights, and the folder that a bundle is saved to."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import BundleError, ConfigError
+
+if TYPE_CHECKING:
+    from zoo.spec import HeadSpec
+
+__all__ = ["check_target", "read_head", "read_settings", "read_weights"]
+
+
+def read_head(text: str) -> HeadSpec:
+    """Read a head: a type, ``name=type``, or JSON with ``type``, ``name`` and settings.
+
+    Raises:
+        ConfigError: If it is none of these.
+
+    Example:
+        >>> read_head("species=classifier").flat()
+        {'type': 'classifier', 'name': 'species'}
+    """
+    from zoo.spec import HeadSpec
+
+    if not text.lstrip().startswith("{"):
+        name, equals, type_ = text.partition("=")
+        return HeadSpec(type=type_, name=name) if equals else HeadSpec.of(text)
+    try:
+        return HeadSpec.of(json.loads(text))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"--head must be TYPE, NAME=TYPE or JSON, got {text!r}: {error}.") from error
+
+
+def read_settings(texts: Sequence[str], *, taken: Iterable[str]) -> dict[str, Any]:
+    """Read settings written as ``key=value``; a value is JSON if it can be read so, else text.
+
+    Args:
+        texts: What was typed.
+        taken: Names that are set in another way.
+
+    Raises:
+        ConfigError: If one has another form, is given twice, or is set in another way.
+
+    Example:
+        >>> read_settings(["depth=2", "until=s3"], taken=())
+        {'depth': 2, 'until': 's3'}
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.isidentifier():
+            raise ConfigError(f"--set must be KEY=VALUE, got {text!r}.")
+        if key in taken:
+            raise ConfigError(f"--set takes settings of the method, and {key!r} is none; see zoo fit --help.")
+        if key in found:
+            raise ConfigError(f"--set {key}=… is given twice.")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    return found
+
+
+def read_weights(text: str) -> str | None:
+    """Read ``pretrained``, ``none`` or the path of a file.
+
+    Raises:
+        ConfigError: If there is no such file.
+    """
+    if text in ("pretrained", "none"):
+        return None if text == "none" else text
+    if not Path(text).is_file():
+        raise ConfigError(f"--weights must be pretrained, none or a safetensors file, got {text!r}: no such file.")
+    return text
+
+
+def check_target(path: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that a bundle could not be saved to, before anything is trained.
+
+    Raises:
+        BundleError: If it is there and not to be overwritten, is no bundle, or cannot be made.
+    """
+    from zoo.bundle.staging import check_target as replaceable
+
+    if os.path.lexists(path):
+        if not overwrite:
+            raise BundleError(f"'{path}' is there already; choose another --out, or give --overwrite.")
+        replaceable(path, overwrite=True)
+    parent = next(above for above in path.absolute().parents if above.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise BundleError(f"'{path}' cannot be made: the folder '{parent}' cannot be written.")

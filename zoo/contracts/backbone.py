@@ -1,0 +1,216 @@
+"""The backbone contract: one uniform feature extractor over every library."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor, nn
+
+from zoo.contracts.features import Features, Want
+from zoo.errors import CapabilityError, ShapeError, UnknownName
+from zoo.spec import BackboneSpec, InputSpec
+
+__all__ = ["Backbone", "StageMap"]
+
+Inputs = Tensor | Mapping[str, Tensor]
+
+
+class StageMap:
+    """A total function from every module, parameter and buffer of a native module to its stage.
+
+    A provider names where each stage ends; the rest follows from the order of definition: what comes before the first
+    stage is ``stem``, what stands between two belongs to the later one, what comes after the last is ``post``.
+
+    Args:
+        native: The library's module.
+        ends: Stage name to the path of the module in which it ends, in the order of execution; ``stem`` may be among
+            them.
+        begins: Path of the module in which the first numbered stage begins, if it is not where it ends.
+        moved: Module or parameter path to stage, for what is defined out of the order in which it runs.
+    """
+
+    def __init__(
+        self,
+        native: nn.Module,
+        ends: Mapping[str, str],
+        *,
+        begins: str | None = None,
+        moved: Mapping[str, str] | None = None,
+    ) -> None:
+        self._moved = dict(moved or {})
+        order = [name for name, _ in _walk(native)]
+        position = {name: i for i, name in enumerate(order)}
+        numbered = {stage: path for stage, path in ends.items() if stage not in ("stem", "post")}
+        self.names: tuple[str, ...] = ("stem", *numbered, "post")
+        for stage, path in numbered.items():
+            if path not in position:
+                raise UnknownName(f"Stage {stage} ends in {path!r}, which {type(native).__name__} does not have.")
+        last = {stage: max(position[n] for n in order if _within(n, path)) for stage, path in numbered.items()}
+        first = position[begins or next(iter(numbered.values()))] if numbered else len(order)
+        self._stage: dict[str, str] = {}
+        for name in order:
+            if position[name] < first and not any(_within(path, name) for path in numbered.values()):
+                self._stage[name] = "stem"
+            else:
+                self._stage[name] = next((s for s, end in last.items() if position[name] <= end), "post")
+
+    def __getitem__(self, name: str) -> str:
+        """Give the stage of a module, parameter or buffer by its path."""
+        for path, stage in self._moved.items():
+            if _within(name, path):
+                return stage
+        try:
+            return self._stage[name]
+        except KeyError:
+            raise UnknownName(f"The backbone has no module, parameter or buffer {name!r}.") from None
+
+
+def _walk(module: nn.Module, prefix: str = "") -> Iterable[tuple[str, object]]:
+    """Walk parameters, buffers and modules in the order of definition, a module's own tensors before its children."""
+    for name, parameter in module.named_parameters(recurse=False):
+        yield prefix + name, parameter
+    for name, buffer in module.named_buffers(recurse=False):
+        yield prefix + name, buffer
+    for name, child in module.named_children():
+        yield prefix + name, child
+        yield from _walk(child, prefix + name + ".")
+
+
+def _within(name: str, path: str) -> bool:
+    return name == path or name.startswith(path + ".")
+
+
+class Backbone(nn.Module, ABC):
+    """A pretrained network without its classifier, behind the one interface.
+
+    A provider subclasses it once for its library, implements :meth:`extract`, and leaves the native module's
+    state-dict keys untouched under ``native.``.
+
+    Args:
+        spec: What it takes and gives.
+        native: The library's own module, classifier removed.
+        stages: The stage of every parameter.
+    """
+
+    def __init__(self, spec: BackboneSpec, native: nn.Module, stages: StageMap) -> None:
+        super().__init__()
+        self.spec = spec
+        self.native = native
+        self._stages = stages
+
+    @abstractmethod
+    def extract(self, inputs: Mapping[str, Tensor], want: Want) -> Features:
+        """Run the native module once and give what is wanted; inputs are already checked."""
+
+    def forward(self, inputs: Inputs, want: Want | None = None) -> Features:
+        """Give the wanted features of a batch.
+
+        Args:
+            inputs: The main input, or a mapping of input names to tensors.
+            want: What to give; the pooled vector by default.
+
+        Shape:
+            - ``inputs``: as ``spec.inputs`` says, ``(B, C, H, W)`` float for pictures.
+
+        Raises:
+            ShapeError: If an input is missing, or has the wrong rank, channels, size or dtype.
+            CapabilityError: If the backbone cannot give what is wanted.
+        """
+        want = want or Want()
+        tensors = {self.spec.inputs[0].name: inputs} if isinstance(inputs, Tensor) else dict(inputs)
+        check_inputs(self.spec, tensors)
+        check_want(self.spec, want)
+        return self.extract(tensors, want)
+
+    def stage_of(self, name: str) -> str:
+        """Give the stage of a module, parameter or buffer, by its path in the native module.
+
+        Raises:
+            UnknownName: If the native module has no such path.
+        """
+        return self._stages[name]
+
+    def set_grad_checkpointing(self, enable: bool = True) -> bool:
+        """Trade compute for memory in training, where the library can.
+
+        Returns:
+            Whether it is now on; False where the library does not support it.
+        """
+        return False
+
+    def native_files(self) -> dict[str, object]:
+        """Give the files that let the library load the saved folder by itself, beside ``model.safetensors``.
+
+        Returns:
+            File name to content: JSON values, or bytes.
+        """
+        return {}
+
+
+def check_inputs(spec: BackboneSpec, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse inputs that the backbone cannot take, before any library sees them.
+
+    Raises:
+        ShapeError: If an input is missing or unknown, or has the wrong rank, channels, size or dtype.
+    """
+    known = {entry.name: entry for entry in spec.inputs}
+    for name in tensors:
+        if name not in known:
+            raise ShapeError(f"{spec.reference} takes {', '.join(known)}, got an input called {name!r}.")
+    for entry in spec.inputs:
+        if entry.name in tensors:
+            _check_input(spec.reference, entry, tensors[entry.name])
+        elif entry.required:
+            raise ShapeError(f"{spec.reference} needs the input {entry.name!r}, got {', '.join(tensors) or 'none'}.")
+
+
+def _check_input(reference: str, entry: InputSpec, tensor: Tensor) -> None:
+    shape = tuple(tensor.shape)
+    expected = _describe(entry)
+    if tensor.ndim != entry.rank:
+        raise ShapeError(f"{reference} takes {expected}, got rank {tensor.ndim} {shape}.")
+    if tensor.is_floating_point() != entry.dtype.startswith("float"):
+        got = str(tensor.dtype).removeprefix("torch.")
+        raise ShapeError(f"{reference} takes {expected} of {entry.dtype}, got {got}.")
+    if entry.channels is not None and shape[1] != entry.channels:
+        raise ShapeError(
+            f"{reference} takes {expected}, got {shape[1]} channels {shape}; "
+            f"build it with '?in_channels={shape[1]}' or convert the input."
+        )
+    if entry.kind != "image" or entry.size is None:
+        return
+    height, width = shape[-2:]
+    if entry.fixed_size and (height, width) != entry.size:
+        raise ShapeError(
+            f"{reference} takes pictures of {entry.size[0]}×{entry.size[1]} pixels only, got {height}×{width}; "
+            f"resize them or build it with '?img_size={height}' where the architecture allows it."
+        )
+    if height % entry.divisor or width % entry.divisor:
+        fit = [-(-side // entry.divisor) * entry.divisor for side in (height, width)]
+        raise ShapeError(
+            f"{reference} takes heights and widths divisible by {entry.divisor}, got {height}×{width}; "
+            f"pad to {fit[0]}×{fit[1]}."
+        )
+
+
+def _describe(entry: InputSpec) -> str:
+    if entry.kind == "image":
+        return f"{entry.name} as (batch, {entry.channels}, height, width)"
+    return f"{entry.name} of rank {entry.rank}"
+
+
+def check_want(spec: BackboneSpec, want: Want) -> None:
+    """Refuse to want what the backbone cannot give.
+
+    Raises:
+        CapabilityError: If a capability or a stage's map is missing.
+    """
+    if want.pooled and "pooled" not in spec.capabilities:
+        raise CapabilityError(f"{spec.reference} gives no pooled vector; it gives {', '.join(spec.capabilities)}.")
+    if want.tokens and "tokens" not in spec.capabilities:
+        raise CapabilityError(f"{spec.reference} gives no tokens; it gives {', '.join(spec.capabilities)}.")
+    have = [stage.name for stage in spec.maps]
+    for name in want.maps:
+        if name not in have:
+            raise CapabilityError(f"{spec.reference} gives no map {name!r}; its maps are {', '.join(have) or 'none'}.")

@@ -1,0 +1,56 @@
+"""The provider contract: one library's backbones, from a name to a module."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from zoo.contracts.backbone import Backbone
+    from zoo.contracts.catalog import Catalog
+    from zoo.reference import Reference
+    from zoo.spec import BackboneSpec
+
+__all__ = ["Provider"]
+
+
+class Provider(ABC):
+    """One library's backbones. A plugin has at most one, and its references begin with the plugin's name.
+
+    A plugin ships ``catalog.json`` beside its ``__init__.py``, so that listing and resolving names import nothing of
+    it; ``zoo.catalog.write`` makes that file from :meth:`catalog`.
+    """
+
+    library: ClassVar[str]
+    """The distribution whose code runs, such as ``timm``."""
+
+    @abstractmethod
+    def catalog(self) -> Catalog:
+        """List what the installed library offers; may import it and take minutes."""
+
+    @abstractmethod
+    def spec(self, reference: Reference) -> BackboneSpec:
+        """Say what a backbone takes and gives, without loading weights.
+
+        Args:
+            reference: Resolved, with the options that the user gave.
+
+        Raises:
+            UnknownName: If an option is not known.
+            ConfigError: If an option's value cannot be used.
+            WeightsError: If the architecture's own description must be fetched and cannot be had.
+        """
+
+    @abstractmethod
+    def build(self, spec: BackboneSpec, *, weights: str | Path | None) -> Backbone:
+        """Build a backbone from its spec alone.
+
+        Args:
+            spec: As :meth:`spec` gave it, or as a bundle kept it; with ``weights=None`` this needs no network.
+            weights: ``"pretrained"`` for the weights that the reference names; None for random ones; a path to a
+                safetensors file with the library's own keys, a classifier's keys in it being left out.
+
+        Raises:
+            WeightsError: If the weights cannot be had or do not fit.
+        """

@@ -1,0 +1,74 @@
+"""Pouring weights into a module strictly, and what providers say of its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from zoo.errors import WeightsError, nearest
+
+__all__ = ["fit_weights", "norm_kinds"]
+
+
+def fit_weights(
+    module: nn.Module, tensors: Mapping[str, Tensor], *, where: str, classifier: Iterable[str] = ()
+) -> None:
+    """Load tensors into a module: every key must be there, none may be left over, shape and dtype must be equal.
+
+    ``load_state_dict(strict=True)`` alone would accept another dtype, or shape ``(1,)`` for a scalar.
+
+    Args:
+        module: Where to load them.
+        tensors: Key to tensor.
+        where: Where they come from, for the message.
+        classifier: Paths of the library's own classifier; its tensors may be there and are left out.
+
+    Raises:
+        WeightsError: If they do not fit; nothing is loaded then.
+    """
+    heads = tuple(path + "." for path in classifier)
+    own = module.state_dict()
+    given = {key: tensor for key, tensor in tensors.items() if key in own or not key.startswith(heads or ("\0",))}
+    missing, extra = [key for key in own if key not in given], [key for key in given if key not in own]
+    if missing or extra:
+        near = nearest(missing[0], extra, most=1) if missing and extra else []
+        raise WeightsError(
+            f"The weights in {where} do not fit {type(module).__name__}: {len(missing)} tensors are missing"
+            f"{_first(missing)}, {len(extra)} are left over{_first(extra)}"
+            + (f"; is {near[0]!r} meant for {missing[0]!r}?" if near else ".")
+        )
+    for key, tensor in given.items():
+        if tensor.shape != own[key].shape or tensor.dtype != own[key].dtype:
+            raise WeightsError(
+                f"The weights in {where} do not fit {type(module).__name__}: {key} must be "
+                f"{_shape(own[key])}, got {_shape(tensor)}."
+            )
+    module.load_state_dict(given, strict=True)
+
+
+def _first(keys: list[str]) -> str:
+    return f" (first {keys[0]!r})" if keys else ""
+
+
+def _shape(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+
+
+def norm_kinds(module: nn.Module) -> tuple[str, ...]:
+    """Name the kinds of normalisation layers in a module: ``batch``, ``group``, ``instance``, ``layer``, ``rms``."""
+    found = set()
+    for child in module.modules():
+        name = type(child).__name__.lower()
+        if isinstance(child, torch.nn.modules.instancenorm._InstanceNorm):
+            found.add("instance")
+        elif isinstance(child, torch.nn.modules.batchnorm._NormBase) or "batchnorm" in name:
+            found.add("batch")
+        elif isinstance(child, nn.GroupNorm):
+            found.add("group")
+        elif "rmsnorm" in name:
+            found.add("rms")
+        elif isinstance(child, nn.LayerNorm) or "layernorm" in name:
+            found.add("layer")
+    return tuple(sorted(found))

@@ -1,0 +1,112 @@
+"""The one door: any source to a table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from zoo.data.drafts import Draft, settle
+from zoo.data.folder import read_folder
+from zoo.data.huggingface import is_huggingface, read_huggingface
+from zoo.data.table import Table, name_list, unknown_column
+from zoo.data.tabular import TABLE_SUFFIXES, read_tabular
+from zoo.data.torch_dataset import is_torch_dataset, read_torch_dataset
+from zoo.errors import ConfigError, DataError
+
+__all__ = ["read"]
+
+_ACCEPTED = (
+    f"a folder of class folders, a {', '.join(TABLE_SUFFIXES[:-1])} or {TABLE_SUFFIXES[-1]} file, "
+    "a Hugging Face Dataset or DatasetDict, a torch Dataset, or a Table"
+)
+
+
+def read(
+    source: object,
+    *,
+    image: str | None = None,
+    labels: Sequence[str] | None = None,
+    split: str | None = None,
+    strict: bool = False,
+    check: bool = True,
+) -> Table:
+    """Read any source into a table, and say what is wrong with it.
+
+    Args:
+        source: A folder of class folders (with or without split folders around them), a CSV, TSV or Parquet file, a
+            Hugging Face ``Dataset`` or ``DatasetDict``, a torch ``Dataset``, or a `Table`, which passes as it is.
+        image: The column of the pictures; None finds it. Folders and tables have no such choice.
+        labels: The columns to keep as labels; None keeps all that can be labels.
+        split: The column of the parts; None takes one called "split" that holds names of parts.
+        strict: Whether one unreadable picture is an error; otherwise it is listed in ``Table.skipped``.
+        check: Whether every picture is decoded once to find the unreadable ones. Without it only missing files are
+            found. A torch data set is opened either way, since its targets come with its pictures.
+
+    Returns:
+        The table of the readable rows.
+
+    Raises:
+        DataError: If the source is missing, empty, of another sort, or holds something that cannot be used.
+        UnknownName: If a named column does not exist; the message has the nearest names.
+        ConfigError: If an argument does not go with the source.
+    """
+    labels = None if labels is None else name_list("labels", labels)
+    if isinstance(source, Table):
+        return _pass(source, image=image, labels=labels, split=split, strict=strict)
+    return settle(_draft(source, image=image, labels=labels, split=split), strict=strict, check=check)
+
+
+def _draft(source: object, *, image: str | None, labels: Sequence[str] | None, split: str | None) -> Draft:
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(source).expanduser()
+        try:
+            return _path_draft(path, image=image, labels=labels, split=split)
+        except OSError as error:
+            raise DataError(f"'{path}' cannot be read: {error.strerror or error}.") from error
+    if is_huggingface(source):
+        return read_huggingface(source, image=image, labels=labels, split=split)
+    if is_torch_dataset(source):
+        return read_torch_dataset(source, image=image, labels=labels, split=split)
+    raise DataError(f"Data must be {_ACCEPTED}, got {type(source).__name__}.")
+
+
+def _path_draft(path: Path, *, image: str | None, labels: Sequence[str] | None, split: str | None) -> Draft:
+    if not path.is_dir():
+        return read_tabular(_table_file(path), image=image, labels=labels, split=split)
+    _refuse("A folder of pictures", image=image, split=split)
+    draft = read_folder(path)
+    return draft if labels is None else _labelled(draft, labels)
+
+
+def _table_file(path: Path) -> Path:
+    """Check that a path is a file of a known sort."""
+    if not path.exists():
+        raise DataError(f"There is no file or folder '{path}'; data must be {_ACCEPTED}.")
+    if path.suffix.lower() not in TABLE_SUFFIXES:
+        raise DataError(f"Data must be {_ACCEPTED}, got the file '{path}'.")
+    return path
+
+
+def _pass(table: Table, *, image: str | None, labels: Sequence[str] | None, split: str | None, strict: bool) -> Table:
+    """Pass a table on, with the label columns asked for."""
+    _refuse("A table that is read already", image=image, split=split)
+    if strict and table.skipped:
+        raise DataError(f"{table.source}: {len(table.skipped)} rows were skipped, and strict allows none.")
+    return table if labels is None else replace(table, columns={name: table.column(name) for name in labels})
+
+
+def _labelled(draft: Draft, labels: Sequence[str]) -> Draft:
+    """Keep the label columns asked for of a folder, whose only one is "label"."""
+    for name in labels:
+        if name not in draft.columns:
+            unknown_column(draft.source, name, draft.columns)
+    classes = draft.classes if "label" in labels else None
+    return replace(draft, columns={name: draft.columns[name] for name in labels}, classes=classes)
+
+
+def _refuse(what: str, **arguments: str | None) -> None:
+    for name, value in arguments.items():
+        if value is not None:
+            raise ConfigError(f"{what} has no columns to choose from, got {name}={value!r}. Leave {name} out.")

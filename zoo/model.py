@@ -1,0 +1,360 @@
+"""The model: backbones, heads on them, and nothing that a plain training loop could not use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+from torch import Tensor, nn
+
+from zoo.contracts.backbone import Backbone
+from zoo.contracts.features import Features, Want
+from zoo.contracts.head import Decoded, Head, Task
+from zoo.contracts.modules import ModuleMap
+from zoo.data import FileSample, PictureSample, Sample, TensorSample
+from zoo.errors import ConfigError, DataError, ShapeError, UnknownName, nearest
+from zoo.freezing import freeze_stages
+from zoo.preprocessing import Preprocessing
+from zoo.spec import ModelSpec
+
+__all__ = ["Model", "StageRow"]
+
+Prediction = dict[str, Decoded]
+
+
+@dataclass(frozen=True, slots=True)
+class StageRow:
+    """One stage of a model, as ``model.stages()`` lists it.
+
+    Args:
+        name: ``stream.stage``, or ``heads.name``.
+        parameters: Number of parameters.
+        frozen: Whether it is frozen.
+    """
+
+    name: str
+    parameters: int
+    frozen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SamplePreprocessor:
+    """From one sample to the tensor that a model takes.
+
+    Args:
+        recipe: The backbone's preprocessing.
+    """
+
+    recipe: Preprocessing
+
+    def __call__(self, sample: Sample) -> Tensor:
+        """Open and preprocess a sample, ``(C, H, W)``.
+
+        Raises:
+            DataError: If it cannot be read, or is not a picture.
+            ShapeError: If it is a tensor that does not fit.
+        """
+        opened = sample.open()
+        if isinstance(opened, str):
+            raise DataError(f"{sample.name} is a text; the model takes pictures.")
+        return self.recipe.apply(opened)
+
+
+class Model(nn.Module):
+    """Backbones with heads on them; made by ``zoo.build`` and ``zoo.load``.
+
+    Args:
+        spec: The model as data.
+        backbones: Stream name to backbone.
+        heads: Head name to head, in order.
+        wants: Stream name to the features that the heads need.
+
+    Shape:
+        - input: ``(B, C, H, W)`` float for a model with one input; else input name to tensor, or to a mapping of the
+          backbone's input names to tensors.
+        - output: task name to tensor.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        backbones: Mapping[str, Backbone],
+        heads: Mapping[str, Head],
+        wants: Mapping[str, Want],
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.backbones: ModuleMap[Backbone] = ModuleMap(backbones)
+        self.heads: ModuleMap[Head] = ModuleMap(heads)
+        self.wants = dict(wants)
+        self.provenance: dict[str, Any] = {}
+        """How the model came to be (method, data, metrics); JSON, kept in its bundle."""
+        self._frozen: dict[str, frozenset[str]] = {stream: frozenset() for stream in backbones}
+
+    # --- forward
+
+    def forward(self, inputs: Tensor | Mapping[str, Any]) -> dict[str, Tensor]:
+        """Give the output of every task for a batch."""
+        return self.score(self.features(inputs))
+
+    def features(self, inputs: Tensor | Mapping[str, Any]) -> dict[str, Features]:
+        """Give the features of every stream: one pass through each backbone.
+
+        Raises:
+            ShapeError: If an input is missing, or has the wrong rank, channels, size or dtype.
+        """
+        given = self._by_name(inputs)
+        return {
+            stream: self.backbones[stream](given[entry.input], self.wants[stream])
+            for stream, entry in self.spec.streams.items()
+        }
+
+    def score(self, features: Mapping[str, Features]) -> dict[str, Tensor]:
+        """Give the output of every task from features."""
+        return {name: output for head in self.heads.values() for name, output in head(features).items()}
+
+    def losses(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Give the weighted loss of every task; the model's loss is their sum.
+
+        Args:
+            outputs: As :meth:`forward` gave them.
+            targets: Task name to encoded target; a task without an entry has no labels in this batch.
+        """
+        return {name: loss for head in self.heads.values() for name, loss in head.losses(outputs, targets).items()}
+
+    def tasks(self) -> dict[str, Task]:
+        """Give all tasks by name, those inside combinators too."""
+        return {name: task for head in self.heads.values() for name, task in head.tasks().items()}
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the inputs, in the order of the streams."""
+        return tuple(dict.fromkeys(entry.input for entry in self.spec.streams.values()))
+
+    def _by_name(self, inputs: Tensor | Mapping[str, Any]) -> Mapping[str, Any]:
+        names = self.input_names
+        if isinstance(inputs, Tensor):
+            if len(names) > 1:
+                raise ShapeError(f"The model has the inputs {', '.join(names)}; give a dict of them, got one tensor.")
+            return {names[0]: inputs}
+        if len(names) == 1 and names[0] not in inputs:
+            return {names[0]: inputs}  # the backbone's own input names, such as input_ids
+        for name in names:
+            if name not in inputs:
+                raise ShapeError(f"The model needs the input {name!r}, got {', '.join(inputs) or 'none'}.")
+        return inputs
+
+    # --- stages and freezing
+
+    def stages(self) -> list[StageRow]:
+        """List the stages of every backbone in the order of execution, then the heads."""
+        rows = []
+        for stream, backbone in self.backbones.items():
+            counts = dict.fromkeys([stage.name for stage in backbone.spec.stages], 0)
+            for name, parameter in backbone.native.named_parameters():
+                counts[backbone.stage_of(name)] += parameter.numel()
+            frozen = self._frozen[stream]
+            rows += [StageRow(f"{stream}.{stage}", count, stage in frozen) for stage, count in counts.items()]
+        for name, head in self.heads.items():
+            rows.append(StageRow(f"heads.{name}", sum(p.numel() for p in head.parameters()), False))
+        return rows
+
+    def freeze(self, until: str | None = None) -> Model:
+        """Freeze the backbones: weights, running statistics and dropout, through any later ``.train()``.
+
+        Args:
+            until: The last stage to freeze, as ``s3`` (in every stream) or ``stream.s3``; None for all of them.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            UnknownName: If there is no such stage.
+        """
+        for stream, stages in self._up_to(until).items():
+            self.set_frozen(stream, self._frozen[stream] | stages)
+        return self
+
+    def unfreeze(self, since: str | None = None) -> Model:
+        """Let stages train again.
+
+        Args:
+            since: The first stage to unfreeze, as in :meth:`freeze`; None for all of them.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            UnknownName: If there is no such stage.
+        """
+        if since is None:
+            below: Mapping[str, frozenset[str]] = {stream: frozenset() for stream in self.backbones}
+        else:
+            stage = since.rpartition(".")[2]
+            below = {stream: stages - {stage} for stream, stages in self._up_to(since).items()}
+        for stream, stages in below.items():
+            self.set_frozen(stream, self._frozen[stream] & stages)
+        return self
+
+    def set_frozen(self, stream: str, stages: frozenset[str]) -> None:
+        """Make exactly these stages of a stream frozen."""
+        self._frozen[stream] = stages
+        freeze_stages(self.backbones[stream], stages)
+
+    def frozen(self) -> dict[str, frozenset[str]]:
+        """Give the frozen stages of each stream."""
+        return dict(self._frozen)
+
+    def _up_to(self, until: str | None) -> dict[str, frozenset[str]]:
+        wanted, _, stage = (until or "").rpartition(".")
+        if wanted and wanted not in self.backbones:
+            raise UnknownName(f"The model has no stream {wanted!r}; it has {', '.join(self.backbones)}.")
+        found = {}
+        for stream, backbone in self.backbones.items():
+            if wanted and stream != wanted:
+                continue
+            names = [entry.name for entry in backbone.spec.stages]
+            if until is None:
+                found[stream] = frozenset(names)
+                continue
+            backbone.spec.stage(stage)
+            found[stream] = frozenset(names[: names.index(stage) + 1])
+        return found
+
+    # --- prediction
+
+    @overload
+    def predict(
+        self, pictures: Sequence[Any], *, batch_size: int = 32, device: str | torch.device | None = None
+    ) -> list[Prediction]: ...
+    @overload
+    def predict(
+        self, pictures: Any, *, batch_size: int = 32, device: str | torch.device | None = None
+    ) -> Prediction | list[Prediction]: ...
+    def predict(
+        self, pictures: Any, *, batch_size: int = 32, device: str | torch.device | None = None
+    ) -> Prediction | list[Prediction]:
+        """Predict in the user's own words: class names, probabilities, numbers.
+
+        Args:
+            pictures: A path, a Pillow image or a ``(C, H, W)`` tensor gives one prediction; a sequence of them, or a
+                ``(B, C, H, W)`` tensor, a list. A tensor must be normalised already; paths and images are preprocessed
+                as the backbone was trained.
+            batch_size: Pictures in one pass, 1 or more.
+            device: Where to run; None for where the model is.
+
+        Returns:
+            Task name to prediction, or a list of such dicts in the order of the pictures.
+
+        Raises:
+            DataError: If a picture cannot be read; the message has its path and the reason.
+            ShapeError: If a tensor does not fit.
+            ConfigError: If the model takes something else than one picture, or ``batch_size`` is below 1.
+        """
+        if batch_size < 1:
+            raise ConfigError(f"batch_size must be 1 or more, got {batch_size}.")
+        single = isinstance(pictures, (str, Path, Sample)) or _is_image(pictures)
+        single = single or (isinstance(pictures, Tensor) and pictures.ndim == 3)
+        samples = [as_sample(picture) for picture in ([pictures] if single else pictures)]
+        found = [row for rows in self._predict_batches(samples, batch_size, device) for row in rows]
+        return found[0] if single else found
+
+    def _predict_batches(
+        self, samples: list[Sample], batch_size: int, device: str | torch.device | None
+    ) -> Iterator[list[Prediction]]:
+        place = torch.device(device) if device is not None else next(self.parameters()).device
+        was_training = self.training
+        self.eval().to(place)
+        try:
+            with torch.inference_mode(), ThreadPoolExecutor(max_workers=4) as pool:
+                for start in range(0, len(samples), batch_size):
+                    batch = self.preprocess(samples[start : start + batch_size], pool)
+                    outputs = self({name: tensor.to(place) for name, tensor in batch.items()})
+                    tasks = self.tasks()
+                    decoded = {name: tasks[name].decode(output.cpu()) for name, output in outputs.items()}
+                    yield [dict(zip(decoded, row, strict=True)) for row in zip(*decoded.values(), strict=True)]
+        finally:
+            self.train(was_training)
+
+    def preprocess(self, samples: Sequence[Sample], pool: ThreadPoolExecutor | None = None) -> dict[str, Tensor]:
+        """Turn samples into the batch that the model takes.
+
+        Args:
+            samples: Pictures, or ready tensors.
+            pool: Threads that open pictures; None to open them one by one.
+
+        Returns:
+            Input name to ``(B, C, H, W)``.
+
+        Raises:
+            ConfigError: If the model has several inputs, or its input is not a picture.
+            DataError: If a picture cannot be read.
+            ShapeError: If the tensors differ in size.
+        """
+        one = self.preprocessor()
+        tensors = list(pool.map(one, samples) if pool is not None else map(one, samples))
+        sizes = {tuple(tensor.shape) for tensor in tensors}
+        if len(sizes) > 1:
+            raise ShapeError(f"The pictures of one batch must have one size, got {sorted(sizes)}.")
+        return {self.input_names[0]: torch.stack(tensors)}
+
+    def preprocessor(self) -> SamplePreprocessor:
+        """Give the function from one sample to the tensor that the model takes.
+
+        Raises:
+            ConfigError: If the model has several inputs, or its input is not a picture.
+        """
+        names = self.input_names
+        if len(names) > 1:
+            raise ConfigError(f"The model has the inputs {', '.join(names)}; call it with a dict of tensors.")
+        recipes = {stream.backbone.preprocessing for stream in self.spec.streams.values()}
+        recipe = recipes.pop()
+        if recipe is None or recipes:
+            raise ConfigError("The model does not take one picture in one form; call it with a dict of tensors.")
+        return SamplePreprocessor(recipe)
+
+    # --- saving
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Save the model as a bundle; see ``zoo.save``."""
+        import zoo
+
+        return zoo.save(self, path, overwrite=overwrite)
+
+    def task(self, name: str) -> Task:
+        """Find a task by name.
+
+        Raises:
+            UnknownName: If the model has no such task.
+        """
+        tasks = self.tasks()
+        if name not in tasks:
+            raise UnknownName(f"The model has no task {name!r}; it has {', '.join(nearest(name, tasks) or tasks)}.")
+        return tasks[name]
+
+
+def _is_image(value: object) -> bool:
+    from PIL import Image
+
+    return isinstance(value, Image.Image)
+
+
+def as_sample(picture: Any) -> Sample:
+    """Wrap a picture as a sample.
+
+    Raises:
+        DataError: If it is neither a path, an image, a tensor nor a sample.
+    """
+    if isinstance(picture, Sample):
+        return picture
+    if isinstance(picture, (str, Path)):
+        return FileSample(Path(picture))
+    if isinstance(picture, Tensor):
+        return TensorSample("a tensor", picture)
+    if _is_image(picture):
+        return PictureSample(getattr(picture, "filename", "") or "an image", picture)
+    raise DataError(f"A picture must be a path, a Pillow image or a tensor, got {type(picture).__name__}.")

@@ -1,0 +1,302 @@
+"""Specs: what is known of a backbone, a head and a model before any weight is loaded.
+
+Frozen dataclasses inside; at the boundary of a file pydantic reads and writes them strictly (:func:`to_json`,
+:func:`from_json`). One spec, three uses: ``build`` eats it, ``save`` writes it, ``load`` reads it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from zoo.errors import ConfigError, UnknownName, nearest
+from zoo.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+__all__ = [
+    "BackboneSpec",
+    "HeadSpec",
+    "InputSpec",
+    "ModelSpec",
+    "Modality",
+    "StageSpec",
+    "StreamSpec",
+    "from_json",
+    "to_json",
+]
+
+Modality = Literal["image", "text", "audio", "video", "image-text"]
+InputKind = Literal["image", "tokens", "mask", "waveform", "spectrogram", "video"]
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputSpec:
+    """One tensor that a backbone takes.
+
+    Args:
+        name: The keyword by which it is passed.
+        kind: What it holds; two libraries may use one name for different kinds.
+        rank: Number of dimensions, the batch included.
+        channels: Size of dimension 1, or None where there is none.
+        size: Height and width that the weights were trained at, in pixels; None for text.
+        fixed_size: Whether ``size`` is the only one that is accepted.
+        divisor: Height and width must be multiples of this.
+        dtype: ``float32`` or ``int64``.
+        required: Whether it must be given.
+    """
+
+    name: str
+    kind: InputKind
+    rank: int
+    channels: int | None = None
+    size: tuple[int, int] | None = None
+    fixed_size: bool = False
+    divisor: int = 1
+    dtype: str = "float32"
+    required: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageSpec:
+    """One stage of a backbone: the unit for maps, freezing, learning rates and fusion.
+
+    Args:
+        name: ``stem``, ``s1`` … ``sN`` or ``post``, in the order of execution.
+        module: Path in the native module where the stage ends; empty for ``post``.
+        channels: Channels of the stage's map; None if the stage gives none.
+        reduction: Input size divided by map size; None if the stage gives no map.
+    """
+
+    name: str
+    module: str = ""
+    channels: int | None = None
+    reduction: float | None = None
+
+    @property
+    def level(self) -> int | None:
+        """Pyramid level: ``log2(reduction)`` if that is whole, so ``P3`` has reduction 8."""
+        reduction = self.reduction
+        if reduction is None or reduction < 1 or reduction != int(reduction):
+            return None
+        whole = int(reduction)
+        return whole.bit_length() - 1 if whole & (whole - 1) == 0 else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneSpec:
+    """What a backbone takes and gives; known before its weights are loaded.
+
+    Args:
+        reference: The resolved reference, with tag and revision.
+        provider: Name of the plugin that builds it.
+        architecture: The library's own name for it.
+        library: Distribution whose code runs, such as ``timm``.
+        library_version: Its version when the spec was made.
+        modality: What it looks at.
+        inputs: The tensors that it takes; the first is the main one.
+        pooled_dim: Width of the pooled vector.
+        token_dim: Width of a token; None if it has no tokens.
+        prefix_tokens: Class and register tokens in front of the others.
+        stages: Stages in the order of execution, ``stem`` first.
+        capabilities: Of ``pooled``, ``maps``, ``tokens``, ``mask``, ``in_channels``, ``dynamic_size``,
+            ``grad_checkpointing``; sorted.
+        norms: Kinds of normalisation layers: ``batch``, ``layer``, ``group``, ``instance``, ``rms``; sorted.
+        parameters: Number of parameters without a classifier.
+        pooling: The rule that gives the pooled vector, in the library's or the field's words.
+        weights: Where the pretrained weights come from, for a reader; None if there are none.
+        license: SPDX identifier of the weights where the library states one.
+        preprocessing: From a picture to the input; None where pictures are not the input.
+        construction: All that the provider needs to build the module again without a network.
+    """
+
+    reference: str
+    provider: str
+    architecture: str
+    library: str
+    library_version: str
+    modality: Modality
+    inputs: tuple[InputSpec, ...]
+    pooled_dim: int
+    token_dim: int | None = None
+    prefix_tokens: int = 0
+    stages: tuple[StageSpec, ...]
+    capabilities: tuple[str, ...]
+    norms: tuple[str, ...] = ()
+    parameters: int
+    pooling: str
+    weights: str | None = None
+    license: str | None = None
+    preprocessing: Preprocessing | None = None
+    construction: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def maps(self) -> tuple[StageSpec, ...]:
+        """The stages that give a map."""
+        return tuple(stage for stage in self.stages if stage.channels is not None)
+
+    def stage(self, name: str) -> StageSpec:
+        """Find a stage by name.
+
+        Raises:
+            UnknownName: If the backbone has no such stage.
+        """
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        known = [stage.name for stage in self.stages]
+        raise UnknownName(f"{self.reference} has no stage {name!r}; its stages are {', '.join(known)}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadSpec:
+    """A head as data: its type, its name, and the settings that its type understands.
+
+    Args:
+        type: Name under which a plugin registers the head.
+        name: Name of its output; letters, digits, ``_`` and ``-``.
+        config: Settings, JSON only; a combinator's holds the specs of the heads inside it.
+    """
+
+    type: str
+    name: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check the name, which becomes a folder in the bundle."""
+        check_name("head", self.name)
+
+    @classmethod
+    def of(cls, head: HeadSpec | str | Mapping[str, Any]) -> HeadSpec:
+        """Read a head from a spec, a type's name, or a dict with ``type``, ``name`` and settings.
+
+        Raises:
+            ConfigError: If it is none of these.
+
+        Example:
+            >>> HeadSpec.of({"type": "classifier", "name": "species", "classes": ["cat", "dog"]}).config
+            {'classes': ['cat', 'dog']}
+        """
+        if isinstance(head, HeadSpec):
+            return head
+        if isinstance(head, str):
+            return cls(type=head, name=head)
+        if isinstance(head, Mapping) and isinstance(head.get("type"), str):
+            config = {key: value for key, value in head.items() if key not in ("type", "name")}
+            return cls(type=head["type"], name=head.get("name", head["type"]), config=config)
+        raise ConfigError(f"A head must be a HeadSpec, a type's name or a dict with 'type', got {head!r}.")
+
+    def flat(self) -> dict[str, Any]:
+        """Write it as the one dict that :meth:`of` reads."""
+        return {"type": self.type, "name": self.name, **self.config}
+
+    def with_config(self, **changes: Any) -> HeadSpec:
+        """Copy it with some settings replaced."""
+        return replace(self, config={**self.config, **changes})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamSpec:
+    """One backbone of a model and the input that feeds it.
+
+    Args:
+        backbone: The backbone.
+        input: Name of the input; streams that name the same input share it.
+    """
+
+    backbone: BackboneSpec
+    input: str = "image"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """A whole model as data: streams by name, and the heads on them.
+
+    Args:
+        streams: Stream name to backbone; one stream is called ``main`` unless it is named.
+        heads: The heads, in order; their names are unique.
+    """
+
+    streams: Mapping[str, StreamSpec]
+    heads: tuple[HeadSpec, ...]
+
+    def __post_init__(self) -> None:
+        """Check that names are usable and unique."""
+        if not self.streams:
+            raise ConfigError("A model must have at least one stream, got none.")
+        for name in self.streams:
+            check_name("stream", name)
+        names = [head.name for head in self.heads]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(f"Two heads are called {name!r}; give each its own name.")
+
+
+def check_name(what: str, name: str) -> None:
+    """Refuse a name that could not be a folder, a column and a key at once.
+
+    Raises:
+        ConfigError: If it has other characters than letters, digits, ``_`` and ``-``, or is longer than 64.
+    """
+    if not (isinstance(name, str) and _NAME.fullmatch(name)):
+        raise ConfigError(f"A {what}'s name must be 1 to 64 letters, digits, '_' or '-', got {name!r}.")
+
+
+def check_options(what: str, given: Mapping[str, Any], known: Mapping[str, Any] | set[str]) -> None:
+    """Refuse options that nobody would read.
+
+    Raises:
+        UnknownName: If an option is not known; the message lists the nearest.
+    """
+    for option in given:
+        if option not in known:
+            near = nearest(option, known) or sorted(known)[:8]
+            raise UnknownName(f"{what} has no option {option!r}; it takes {', '.join(near) or 'none'}.")
+
+
+Spec = TypeVar("Spec")
+_ADAPTERS: dict[type, Any] = {}
+
+
+def adapter(spec: type[Spec]) -> TypeAdapter[Spec]:
+    """Give the pydantic adapter of a dataclass, which refuses unknown keys at every level."""
+    if spec not in _ADAPTERS:
+        from pydantic import TypeAdapter
+
+        _ADAPTERS[spec] = TypeAdapter(spec)
+    return _ADAPTERS[spec]
+
+
+def to_json(spec: Any) -> Any:
+    """Write a spec as plain JSON values."""
+    return adapter(type(spec)).dump_python(spec, mode="json")
+
+
+def from_json(spec: type[Spec], data: Any) -> Spec:
+    """Read a spec from plain JSON values, strictly: no unknown key, no conversion of types.
+
+    Raises:
+        ConfigError: If the data does not follow the spec; the message has the path of the first fault.
+    """
+    import json
+
+    from pydantic import ValidationError
+
+    try:
+        return adapter(spec).validate_json(json.dumps(data, allow_nan=False), strict=True)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        path = "".join(f"{step}: " for step in [".".join(str(step) for step in fault["loc"])] if step)
+        reason = str(fault["ctx"]["error"]) if fault["type"] == "value_error" else f"{fault['msg']}."
+        raise ConfigError(f"{spec.__name__}: {path}{reason}") from error
+    except ValueError as error:
+        raise ConfigError(f"{spec.__name__}: {error}") from error
+
+
+_STRICT = {"extra": "forbid", "allow_inf_nan": False}
+for _spec in (Preprocessing, InputSpec, StageSpec, BackboneSpec, HeadSpec, StreamSpec, ModelSpec):
+    setattr(_spec, "__pydantic_config__", _STRICT)  # noqa: B010 - pydantic reads it, the dataclass does not know it

@@ -1,0 +1,35 @@
+"""How a check says which rule is broken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor
+
+from zoo.errors import ZooError
+
+__all__ = ["raises", "rule", "same"]
+
+
+def rule(holds: bool, text: str) -> None:
+    """Raise ``AssertionError(text)`` unless the rule holds."""
+    if not holds:
+        raise AssertionError(text)
+
+
+def same(one: Tensor, other: Tensor, text: str) -> None:
+    """Ask that two tensors are bit-equal."""
+    rule(one.shape == other.shape and bool(one.eq(other).all()), text)
+
+
+@contextmanager
+def raises(error: type[ZooError], text: str) -> Iterator[None]:
+    """Ask that the block raises a certain error of zoo."""
+    try:
+        yield
+    except error:
+        return
+    except Exception as other:
+        raise AssertionError(f"{text}, got {type(other).__name__}: {other}") from other
+    raise AssertionError(f"{text}, and nothing was raised")

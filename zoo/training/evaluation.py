@@ -1,0 +1,147 @@
+"""Metrics of a model on data: each task by its own, samples without a label left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from zoo.data import Table, read
+from zoo.errors import ConfigError, DataError
+from zoo.model import Model
+from zoo.training.batches import PictureRows, collate
+from zoo.training.history import Metrics
+from zoo.training.targets import columns_of, encode
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
+
+__all__ = ["TaskMeter", "evaluate", "measure", "pick_device"]
+
+
+class TaskMeter:
+    """Loss and metrics of all tasks over the batches of a data set.
+
+    Args:
+        model: The model whose tasks are measured.
+        device: Where the metrics are kept.
+    """
+
+    def __init__(self, model: Model, device: torch.device) -> None:
+        self._model = model
+        self._metrics: dict[str, MetricCollection] = {
+            name: task.metrics().to(device) for name, task in model.tasks().items()
+        }
+        self._loss = 0.0
+        self._rows = 0
+
+    def update(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], loss: float) -> None:
+        """Feed a batch."""
+        rows = len(next(iter(outputs.values())))
+        self._loss += loss * rows
+        self._rows += rows
+        for name, task in self._model.tasks().items():
+            if name in targets:
+                task.update(self._metrics[name], outputs[name].float(), targets[name])
+
+    def result(self) -> tuple[float, Metrics]:
+        """Give the mean loss and the metrics; a task without any label here has no entry."""
+        found = {}
+        for name, metrics in self._metrics.items():
+            if all(metric.update_called for metric in metrics.values(copy_state=False)):
+                found[name] = {key: float(value) for key, value in metrics.compute().items()}
+        return self._loss / max(1, self._rows), found
+
+
+def measure(
+    model: Model,
+    batches: Iterable[Mapping[str, Any]],
+    run: Callable[[Mapping[str, Any]], Mapping[str, Tensor]],
+    device: torch.device,
+) -> tuple[float, Metrics]:
+    """Measure a model over batches, in eval mode and without gradients.
+
+    Args:
+        model: The model.
+        batches: As :func:`zoo.training.batches.collate` makes them.
+        run: From a batch on the device to the outputs.
+        device: Where to run.
+    """
+    was_training = model.training
+    model.eval()
+    meter = TaskMeter(model, device)
+    try:
+        with torch.no_grad():
+            for batch in batches:
+                placed = {group: {k: v.to(device) for k, v in part.items()} for group, part in batch.items()}
+                outputs = run(placed)
+                loss = sum(value.item() for value in model.losses(outputs, placed["targets"]).values())
+                meter.update(outputs, placed["targets"], loss)
+    finally:
+        model.train(was_training)
+    return meter.result()
+
+
+def evaluate(
+    model: Model,
+    data: Table | str | Path | Any,
+    *,
+    split: str | None = None,
+    batch_size: int = 32,
+    device: str = "auto",
+    strict: bool = False,
+) -> Metrics:
+    """Measure every task of a model on labelled data.
+
+    Args:
+        model: The model.
+        data: As for ``zoo.fit``.
+        split: Only the rows of this part, as the data gives it: ``train``, ``validation`` or ``test``.
+        batch_size: Pictures in one pass, 1 or more.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        strict: Whether an unreadable picture is an error.
+
+    Returns:
+        Task name to metric name to value; a task without any label in the data has no entry.
+
+    Raises:
+        DataError: If the data cannot be used, or has no rows in the split.
+        UnknownName: If a task's label column is not there.
+        ConfigError: If the device or batch size cannot be used.
+    """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size must be 1 or more, got {batch_size}.")
+    table = read(data, strict=strict)
+    if split is not None:
+        rows = [row for row, part in enumerate(table.split or ()) if part == split]
+        if not rows:
+            have = ", ".join(sorted({str(part) for part in table.split or ()})) or "none"
+            raise DataError(f"{table.source} has no rows in the split {split!r}; its splits are {have}.")
+        table = table.select(rows)
+    place = pick_device(device)
+    targets = encode(model, table, columns_of(model, table))
+    rows_ = PictureRows(model, table, targets)
+    loader = DataLoader(rows_, batch_size=batch_size, collate_fn=collate)
+    model.to(place)
+    return measure(model, loader, lambda batch: model(batch["inputs"]), place)[1]
+
+
+def pick_device(device: str) -> torch.device:
+    """Choose a device by name; ``auto`` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        ConfigError: If it is not there.
+    """
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        return torch.device(next(name for name in ("cuda", "mps", "cpu") if there[name]))
+    if device not in there:
+        raise ConfigError(f"device must be auto, cpu, cuda or mps, got {device!r}; choose a GPU by its environment.")
+    if not there[device]:
+        have = ", ".join(name for name, ok in there.items() if ok)
+        raise ConfigError(f"The device {device!r} is not there; this machine has {have}.")
+    return torch.device(device)

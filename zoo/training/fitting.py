@@ -1,0 +1,341 @@
+"""``zoo.fit``: data and a method in, a trained model and its history out."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from transformers import TrainingArguments
+from transformers.trainer_callback import ProgressCallback
+
+from zoo.contracts.method import Method, Plan
+from zoo.data import Table, check_labels, read, split_table
+from zoo.errors import ConfigError, UnknownName
+from zoo.model import Model
+from zoo.registry import registry
+from zoo.training.batches import FeatureRows, PictureRows, Row, collate
+from zoo.training.engine import BestEpoch, Engine, FollowPlan, LastEpoch, Objective, follow
+from zoo.training.evaluation import measure, pick_device
+from zoo.training.features import FeatureStore
+from zoo.training.groups import HEADS
+from zoo.training.history import History, Metrics
+from zoo.training.targets import columns_of, encode
+
+__all__ = ["fit"]
+
+log = logging.getLogger("zoo")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a user sets of a run; :func:`fit` says what each means."""
+
+    epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    warmup: float
+    seed: int
+    device: str
+    precision: str
+    validation: float
+    patience: int | None
+    select: str | None
+    workers: int | None
+
+    def __post_init__(self) -> None:
+        """Check the ranges, before any data is read."""
+        for what, low in (("epochs", 1), ("batch_size", 1), ("seed", 0), ("patience", 1), ("workers", 0)):
+            value = getattr(self, what)
+            if value is None and what in ("patience", "workers"):
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < low:
+                raise ConfigError(f"{what} must be a whole number, {low} or more, got {value!r}.")
+        if self.seed >= 2**32:
+            raise ConfigError(f"seed must be below 2**32, got {self.seed}.")
+        for what in ("lr", "weight_decay", "warmup", "validation"):
+            value = getattr(self, what)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+                raise ConfigError(f"{what} must be a finite number, got {value!r}.")
+        if not self.lr > 0:
+            raise ConfigError(f"lr must be above 0, got {self.lr}.")
+        if not self.weight_decay >= 0:
+            raise ConfigError(f"weight_decay must be 0 or more, got {self.weight_decay}.")
+        for what in ("warmup", "validation"):
+            if not 0 <= getattr(self, what) < 1:
+                raise ConfigError(f"{what} must be in [0, 1), got {getattr(self, what)}.")
+        if self.precision not in ("auto", "fp32", "bf16", "fp16"):
+            raise ConfigError(f"precision must be auto, fp32, bf16 or fp16, got {self.precision!r}.")
+
+
+def fit(
+    model: Model,
+    data: Table | str | Path | Any,
+    *,
+    method: str = "fine_tuning",
+    epochs: int = 10,
+    batch_size: int = 32,
+    lr: float = 1e-3,
+    weight_decay: float = 0.01,
+    warmup: float = 0.05,
+    seed: int = 0,
+    device: str = "auto",
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
+    validation: float = 0.2,
+    patience: int | None = None,
+    select: str | None = None,
+    strict: bool = False,
+    workers: int | None = None,
+    progress: bool = False,
+    **settings: Any,
+) -> History:
+    """Train a model's heads, and of its backbones what the method says.
+
+    Args:
+        model: The model; it is trained in place and ends in eval mode with the weights of the best epoch.
+        data: A folder of class folders, a CSV or Parquet table with an image column, a Hugging Face or torch data set,
+            or a ``zoo.Table``. Labels may be missing in any row.
+        method: Name of a training method, such as ``feature_extraction`` or ``fine_tuning``.
+        epochs: Passes over the training rows, 1 or more.
+        batch_size: Rows in a step.
+        lr: Highest learning rate of the heads (AdamW; linear warm-up, then a cosine to 0).
+        weight_decay: AdamW's, for matrices; biases and norms get none.
+        warmup: Share of the steps that warms up, in ``[0, 1)``.
+        seed: Seed of the split, the order of the rows and dropout, 0 to 2**32 - 1. The global generators of Python,
+            NumPy and torch are seeded with it, and stay where training leaves them.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        precision: ``fp32``, ``bf16`` or ``fp16`` autocast; ``auto`` takes bf16 where a CUDA device has it.
+        validation: Share of the training rows to choose the best epoch by, where the data gives none; 0 for none.
+        patience: Epochs without a better one before training stops; None for never.
+        select: What decides which epoch is best: ``loss``, or ``task/metric``. By default the task's own choice if
+            there is one task, else the loss.
+        strict: Whether an unreadable picture is an error instead of a skipped row.
+        workers: Processes that open pictures; None for one a core on CUDA and none elsewhere.
+        progress: Whether to show a progress bar.
+        settings: The method's own settings.
+
+    Returns:
+        What happened, epoch by epoch.
+
+    Raises:
+        UnknownName: If the method, a setting, a label column or ``select`` does not exist.
+        ConfigError: If a setting cannot be used.
+        DataError: If the data cannot be used; nothing is trained then.
+    """
+    run = Settings(
+        epochs, batch_size, lr, weight_decay, warmup, seed, device, precision, validation, patience, select, workers
+    )
+    started = time.monotonic()
+    place = pick_device(device)
+    lowered = _precision(precision, place)
+    chosen = registry().method_class(method).with_settings(method, settings)
+    plan = _plan(chosen, model, run)
+    decides, higher = _selection(model, select)
+    table = read(data, strict=strict)
+    columns = columns_of(model, table)
+    check_labels(table, sorted(set(columns.values())))
+    parts = _split(table, columns, run)
+    targets = {part: encode(model, rows, columns) for part, rows in parts.items()}
+    for name, task in model.tasks().items():
+        task.prepare(parts["train"].column(columns[name]).values)
+    history = History(
+        method=method,
+        settings={**asdict(run), **asdict(chosen)},
+        rows={part: len(rows) for part, rows in parts.items()},
+        skipped=[{"name": row.name, "reason": row.reason} for row in table.skipped],
+        device=str(place),
+        precision=lowered,
+    )
+    _tell(model, table, columns, history)
+    datasets = _datasets(model, plan, parts, targets, history, place, batch_size)
+    _train(model, plan, datasets, run, history, place, decides, higher, progress)
+    _close(model, datasets, history, place, batch_size)
+    history.seconds = time.monotonic() - started
+    model.provenance = _provenance(table, columns, history)
+    return history
+
+
+def _plan(method: Method, model: Model, run: Settings) -> Plan:
+    streams = {name: entry.backbone for name, entry in model.spec.streams.items()}
+    plan = method.plan(streams, epochs=run.epochs, lr=run.lr)
+    if len(plan.epochs) != run.epochs:
+        raise ConfigError(f"The method planned {len(plan.epochs)} epochs, and {run.epochs} were asked for.")
+    return plan
+
+
+def _split(table: Table, columns: Mapping[str, str], run: Settings) -> Mapping[str, Table]:
+    fractions = {"train": 1 - run.validation}
+    if run.validation:
+        fractions["validation"] = run.validation
+    return split_table(table, fractions=fractions, seed=run.seed, stratify=sorted(set(columns.values())))
+
+
+def _selection(model: Model, select: str | None) -> tuple[str, bool]:
+    """Find what decides which epoch is best, and whether more of it is better."""
+    tasks = model.tasks()
+    if select is None and len(tasks) == 1:
+        name, task = next(iter(tasks.items()))
+        metric, higher = task.best_metric
+        return f"{name}/{metric}", higher
+    if select in (None, "loss"):
+        return "loss", False
+    known = {f"{name}/{key}": metric for name, task in tasks.items() for key, metric in task.metrics().items()}
+    if select not in known:
+        raise UnknownName(f"select={select!r} is no metric of this model; choose of loss, {', '.join(known)}.")
+    return select, bool(known[select].higher_is_better)
+
+
+def _precision(asked: str, place: torch.device) -> str:
+    if asked == "auto":
+        return "bf16" if place.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if asked == "fp16" and place.type != "cuda":
+        raise ConfigError(f"precision fp16 needs a CUDA device, and this run is on {place.type}; use bf16 or fp32.")
+    return asked
+
+
+def _tell(model: Model, table: Table, columns: Mapping[str, str], history: History) -> None:
+    log.info("%s: %s.", table.source, ", ".join(f"{count} {part}" for part, count in history.rows.items()))
+    for row in table.skipped:
+        log.info("Skipped %s: %s", row.name, row.reason)
+    for name, task in model.tasks().items():
+        classes = getattr(task.config, "classes", None)
+        what = f": {', '.join(f'{i} {c}' for i, c in enumerate(classes))}" if classes else ""
+        log.info("The head %r (%s) learns the column %r%s", name, task.spec.type, columns[name], what)
+
+
+def _datasets(
+    model: Model,
+    plan: Plan,
+    parts: Mapping[str, Table],
+    targets: Mapping[str, Mapping[str, Tensor]],
+    history: History,
+    place: torch.device,
+    batch_size: int,
+) -> dict[str, Dataset[Row]]:
+    """Make the data sets: features that are computed once where no backbone ever trains, else pictures."""
+    if plan.stages() - plan.never_trained() != {HEADS}:
+        return {part: PictureRows(model, rows, targets[part]) for part, rows in parts.items()}
+    history.cached_features = True
+    store = FeatureStore(model)
+    samples = {part: next(iter(rows.inputs.values())) for part, rows in parts.items()}
+    every = store.get([one for part in samples.values() for one in part], device=place, batch_size=batch_size)
+    datasets: dict[str, Dataset[Row]] = {}
+    start = 0
+    for part, rows in samples.items():
+        datasets[part] = FeatureRows(every.select(range(start, start + len(rows))), targets[part])
+        start += len(rows)
+    return datasets
+
+
+def _train(
+    model: Model,
+    plan: Plan,
+    datasets: Mapping[str, Dataset[Row]],
+    run: Settings,
+    history: History,
+    place: torch.device,
+    decides: str,
+    higher: bool,
+    progress: bool,
+) -> None:
+    judged = "validation" in datasets
+    history.select = decides if judged else None
+    keeper = BestEpoch(model, plan, history, select=decides, higher=higher, patience=run.patience) if judged else None
+    follow(model, plan, 0)
+    with tempfile.TemporaryDirectory(prefix="zoo-fit-") as folder, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*pin_memory.*")
+        engine = Engine(
+            Objective(model),
+            plan,
+            warmup=run.warmup,
+            args=_arguments(folder, run, history, place, judged),
+            train_dataset=datasets["train"],
+            eval_dataset=datasets.get("validation"),
+            data_collator=collate,
+            callbacks=[FollowPlan(model, plan), keeper or LastEpoch(history)],
+        )
+        if progress:
+            engine.add_callback(QuietProgress)
+        engine.train()
+    if keeper is not None:
+        keeper.restore()
+    model.eval()
+
+
+class QuietProgress(ProgressCallback):
+    """The Trainer's progress bar without its log lines; zoo tells the epochs itself."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Print nothing."""
+
+
+def _arguments(folder: str, run: Settings, history: History, place: torch.device, judged: bool) -> TrainingArguments:
+    workers = run.workers if run.workers is not None else (os.cpu_count() or 1 if place.type == "cuda" else 0)
+    arguments = TrainingArguments(
+        output_dir=folder,
+        num_train_epochs=run.epochs,
+        per_device_train_batch_size=run.batch_size,
+        per_device_eval_batch_size=run.batch_size,
+        weight_decay=run.weight_decay,
+        seed=run.seed,
+        data_seed=run.seed,
+        use_cpu=place.type == "cpu",
+        bf16=history.precision == "bf16",
+        fp16=history.precision == "fp16",
+        eval_strategy="epoch" if judged else "no",
+        logging_strategy="epoch",
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        label_names=["targets"],
+        dataloader_num_workers=0 if history.cached_features else workers,
+        dataloader_pin_memory=place.type == "cuda",
+    )
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        arguments._n_gpu = min(1, arguments.n_gpu)  # one process uses one GPU; torchrun gives the others
+    return arguments
+
+
+def _close(
+    model: Model, datasets: Mapping[str, Dataset[Row]], history: History, place: torch.device, batch_size: int
+) -> None:
+    """Measure the final model on what was held out."""
+    objective = Objective(model).to(place)
+
+    def run(batch: Mapping[str, Any]) -> Mapping[str, Tensor]:
+        return objective.run(batch.get("inputs"), batch.get("features"))
+
+    def on(part: str) -> Metrics:
+        return measure(model, DataLoader(datasets[part], batch_size=batch_size, collate_fn=collate), run, place)[1]
+
+    history.validation = on("validation") if "validation" in datasets else {}
+    history.test = on("test") if "test" in datasets else None
+
+
+def _provenance(table: Table, columns: Mapping[str, str], history: History) -> dict[str, Any]:
+    """Write down for the bundle how the model came to be; paths of the user's machine stay out of it."""
+    told = history.as_json()
+    return {
+        "method": told["method"],
+        "settings": told["settings"],
+        "data": {"name": Path(table.source).name, "rows": told["rows"], "columns": dict(columns)},
+        "select": told["select"],
+        "best_epoch": told["best_epoch"],
+        "metrics": {"validation": told["validation"], "test": told["test"]},
+        "device": told["device"],
+        "precision": told["precision"],
+        "seconds": round(told["seconds"], 1),
+    }
