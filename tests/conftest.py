@@ -17,7 +17,7 @@ from zoo.catalog import catalog_of
 from zoo.hooks import hookimpl
 from zoo.registry import Plugin, Registry, registry
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # the runner has as many processes as there are cores
 
 
 @pytest.fixture(autouse=True)

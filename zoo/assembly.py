@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +82,11 @@ def build(
         ConfigError: If a setting cannot be used.
         WeightsError: If the weights cannot be had or do not fit.
     """
-    spec = plan_model(backbone, heads)
+    spec = _with_origin(plan_model(backbone, heads), weights)
     if seed is None:
         return assemble(spec, weights=weights)
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return assemble(spec, weights=weights)
+        return assemble(spec, weights=weights, seed=seed)
 
 
 def plan_model(backbone: BackboneLike, heads: Sequence[HeadLike] | HeadLike = ()) -> ModelSpec:
@@ -98,20 +99,34 @@ def plan_model(backbone: BackboneLike, heads: Sequence[HeadLike] | HeadLike = ()
             log.info("%s", found)
         spec = registry().provider(found.reference.provider).spec(found.reference)
         streams[stream] = StreamSpec(backbone=spec, input=_input_name(stream, spec, len(named)))
-    listed = [heads] if isinstance(heads, (str, HeadSpec, Mapping)) else heads
+    listed = heads if isinstance(heads, Iterable) and not isinstance(heads, (str, Mapping)) else [heads]
     return ModelSpec(streams=streams, heads=tuple(HeadSpec.of(one) for one in listed))
+
+
+def _with_origin(spec: ModelSpec, weights: str | Path | None) -> ModelSpec:
+    """Let the spec say where the weights really come from: random ones have neither source nor licence."""
+    if weights == "pretrained":
+        return spec
+    origin = None if weights is None else Path(weights).name
+    streams = {
+        name: replace(entry, backbone=replace(entry.backbone, weights=origin, license=None))
+        for name, entry in spec.streams.items()
+    }
+    return replace(spec, streams=streams)
 
 
 def _input_name(stream: str, spec: BackboneSpec, count: int) -> str:
     return spec.modality if count == 1 else stream
 
 
-def assemble(spec: ModelSpec, *, weights: str | Path | None) -> Model:
+def assemble(spec: ModelSpec, *, weights: str | Path | None, seed: int | None = None) -> Model:
     """Build a model from its whole spec; with ``weights=None`` this needs no network.
 
     Args:
         spec: The model as data.
         weights: As for :func:`build`.
+        seed: Seed of random weights, set in torch's global generator before each head and each backbone, so that what
+            one starts with does not depend on the others.
 
     Raises:
         UnknownName: If a provider or head type is not installed.
@@ -121,7 +136,10 @@ def assemble(spec: ModelSpec, *, weights: str | Path | None) -> Model:
     """
     context = context_of(spec)
     wants = _wants(spec, context)
-    heads = {one.name: context.build(one) for one in spec.heads}
+    heads = {}
+    for one in spec.heads:
+        _sow(seed, f"heads.{one.name}")
+        heads[one.name] = context.build(one)
     tasks = [name for built in heads.values() for name in built.tasks()]
     for name in tasks:
         if tasks.count(name) > 1:
@@ -130,8 +148,15 @@ def assemble(spec: ModelSpec, *, weights: str | Path | None) -> Model:
         raise ConfigError("A weights file serves one backbone; the model has several streams.")
     backbones: dict[str, Backbone] = {}
     for stream, entry in spec.streams.items():
+        _sow(seed, f"backbones.{stream}")
         backbones[stream] = registry().provider(entry.backbone.provider).build(entry.backbone, weights=weights)
     return Model(spec, backbones, heads, wants).eval()
+
+
+def _sow(seed: int | None, part: str) -> None:
+    """Seed torch for one part of a model."""
+    if seed is not None:
+        torch.manual_seed(seed + zlib.crc32(part.encode()))
 
 
 def context_of(spec: ModelSpec) -> HeadContext:

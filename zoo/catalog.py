@@ -153,7 +153,7 @@ def read(path: Path) -> Catalog:
             for entry in data.pop("entries")
         )
         return Catalog(**data, entries=entries)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise PluginError(f"The catalog {path.name!r} cannot be read: {error}.") from error
 
 
@@ -206,15 +206,19 @@ def list_backbones(
 
     def fits(entry: CatalogEntry) -> bool:
         return (
-            fnmatch.fnmatchcase(entry.name.casefold(), pattern.casefold() or "*")
+            _alike(entry.name, pattern or "*")
             and (modality is None or entry.modality == modality)
             and wanted <= set(entry.capabilities)
             and (max_params is None or (entry.parameters is not None and entry.parameters <= max_params))
-            and (license is None or any(fnmatch.fnmatch(text.casefold(), license) for text in entry.licenses.values()))
+            and (license is None or any(_alike(text, license) for text in entry.licenses.values()))
             and (not pretrained or bool(entry.tags))
         )
 
     return [Listing(name, entry) for name in names for entry in catalog_of(name).entries if fits(entry)]
+
+
+def _alike(text: str, pattern: str) -> bool:
+    return fnmatch.fnmatchcase(text.casefold(), pattern.casefold())
 
 
 def info(name: str) -> tuple[Resolution, CatalogEntry | None]:

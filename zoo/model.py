@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -258,7 +258,7 @@ class Model(nn.Module):
         if batch_size < 1:
             raise ConfigError(f"batch_size must be 1 or more, got {batch_size}.")
         single = isinstance(pictures, (str, Path, Sample)) or _is_image(pictures)
-        single = single or (isinstance(pictures, Tensor) and pictures.ndim == 3)
+        single = single or (isinstance(pictures, Tensor) and pictures.ndim == 3) or not isinstance(pictures, Iterable)
         samples = [as_sample(picture) for picture in ([pictures] if single else pictures)]
         found = [row for rows in self._predict_batches(samples, batch_size, device) for row in rows]
         return found[0] if single else found
@@ -276,7 +276,8 @@ class Model(nn.Module):
                     outputs = self({name: tensor.to(place) for name, tensor in batch.items()})
                     tasks = self.tasks()
                     decoded = {name: tasks[name].decode(output.cpu()) for name, output in outputs.items()}
-                    yield [dict(zip(decoded, row, strict=True)) for row in zip(*decoded.values(), strict=True)]
+                    count = len(samples[start : start + batch_size])
+                    yield [{name: rows[row] for name, rows in decoded.items()} for row in range(count)]
         finally:
             self.train(was_training)
 

@@ -108,7 +108,7 @@ class BackboneSpec:
         norms: Kinds of normalisation layers: ``batch``, ``layer``, ``group``, ``instance``, ``rms``; sorted.
         parameters: Number of parameters without a classifier.
         pooling: The rule that gives the pooled vector, in the library's or the field's words.
-        weights: Where the pretrained weights come from, for a reader; None if there are none.
+        weights: Where the weights come from, for a reader; None for random ones.
         license: SPDX identifier of the weights where the library states one.
         preprocessing: From a picture to the input; None where pictures are not the input.
         construction: All that the provider needs to build the module again without a network.

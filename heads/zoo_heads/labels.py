@@ -11,7 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, MultilabelExactMatch, MultilabelF1Score
+from torchmetrics.classification import (
+    BinaryAccuracy,
+    BinaryF1Score,
+    MulticlassAccuracy,
+    MulticlassF1Score,
+    MultilabelExactMatch,
+    MultilabelF1Score,
+)
 
 from zoo.contracts.head import Label, zero_loss
 from zoo.errors import DataError, nearest
@@ -199,13 +206,12 @@ class MultipleLabels(LabelKind):
     def metrics(self, threshold: float) -> MetricCollection:
         """Make mean average precision, macro F1 and exact match, the latter two at the threshold."""
         count = len(self.classes)
-        return MetricCollection(
-            {
-                "average_precision": MeanAveragePrecision(),
-                "f1": MultilabelF1Score(count, average="macro", threshold=threshold),
-                "exact_match": MultilabelExactMatch(count, threshold=threshold),
-            }
-        )
+        if count > 1:
+            f1 = MultilabelF1Score(count, average="macro", threshold=threshold)
+            exact_match = MultilabelExactMatch(count, threshold=threshold)
+        else:  # torchmetrics has no multilabel metric of one label
+            f1, exact_match = BinaryF1Score(threshold=threshold), BinaryAccuracy(threshold=threshold)
+        return MetricCollection({"average_precision": MeanAveragePrecision(), "f1": f1, "exact_match": exact_match})
 
     def update(self, metrics: MetricCollection, output: Tensor, target: Tensor) -> None:
         """Feed the samples that have labels."""

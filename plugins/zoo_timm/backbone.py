@@ -17,6 +17,22 @@ __all__ = ["Tap", "TimmBackbone", "find_taps"]
 QUARTERS = 4
 """Number of stages that a network of one resolution is divided into."""
 
+# Class -> path that its ``feature_info`` declares and it does not have -> the module that is meant.
+_MISDECLARED = {
+    "HighResolutionNet": {"stem": "act2", "stage1": "layer1"},
+    "MultiScaleVit": {f"block.{i}": f"stages.{i}" for i in range(4)},
+    "TResNet": {"": "body.conv1"},
+    "Twins": {f"block.{i}": f"blocks.{i}" for i in range(4)},
+}
+
+# Class -> path -> its stage, for what is defined in another order than it runs in.
+MOVED = {
+    "Twins": {
+        **{f"{path}.{i}": f"s{i + 1}" for path in ("patch_embeds", "pos_drops") for i in range(1, 4)},
+        **{f"pos_block.{i}": f"s{i + 1}" for i in range(4)},
+    },
+}
+
 
 @dataclass(frozen=True)
 class Tap:
@@ -50,6 +66,8 @@ def find_taps(native: nn.Module) -> list[Tap]:
     """
     info: Any = native.feature_info
     points = list(info if isinstance(info, list) else info.get_dicts())
+    renamed = _MISDECLARED.get(type(native).__name__, {})
+    points = [{**point, "module": renamed.get(point["module"], point["module"])} for point in points]
     reductions = [point["reduction"] for point in points]
     last = {reduction: i for i, reduction in enumerate(reductions)}
     if len(last) == 1:

@@ -127,6 +127,5 @@ FAMILIES = {
     "volo": "volo_d1_224",
     "vovnet": "ese_vovnet39b",
     "wide_resnet": "wide_resnet50_2",
-    "xception": "xception41",
     "xcit": "xcit_small_12_p16_224",
 }

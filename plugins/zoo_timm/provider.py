@@ -8,17 +8,16 @@ from typing import Any
 
 import timm
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from zoo.contracts.backbone import StageMap
 from zoo.contracts.catalog import Catalog, CatalogEntry
 from zoo.contracts.provider import Provider
-from zoo.contracts.weights import fit_weights
+from zoo.contracts.weights import fit_weights, read_weights
 from zoo.errors import ConfigError, UnknownName, WeightsError
 from zoo.reference import Reference
 from zoo.spec import BackboneSpec, check_options
-from zoo_timm.backbone import Tap, TimmBackbone
+from zoo_timm.backbone import MOVED, Tap, TimmBackbone
 from zoo_timm.families import FAMILIES
 from zoo_timm.specs import measure
 
@@ -89,7 +88,7 @@ class TimmProvider(Provider):
         reference = Reference.parse(spec.reference)
         native = _create(reference, spec.construction, pretrained=weights == "pretrained")
         if weights is not None and weights != "pretrained":
-            fit_weights(native, load_file(weights), where=str(weights), classifier=_classifier(native))
+            fit_weights(native, read_weights(weights), where=str(weights), classifier=_classifier(native))
         taps = [Tap(**tap) for tap in spec.construction["taps"]]
         return TimmBackbone(spec, native, _stage_map(native, taps), taps)
 
@@ -97,6 +96,7 @@ class TimmProvider(Provider):
 def _create(reference: Reference, construction: Mapping[str, Any], *, pretrained: bool = False) -> nn.Module:
     architecture, tag = construction["architecture"], construction["tag"]
     arguments = dict(construction["arguments"])
+    _refuse_smuggled(reference, architecture, arguments)
     _check_arguments(reference, architecture, arguments)
     full = f"{architecture}.{tag}" if tag else architecture
     if pretrained and not tag:
@@ -116,8 +116,29 @@ def _create(reference: Reference, construction: Mapping[str, Any], *, pretrained
         raise _unreachable(reference, full, error) from error
 
 
+def _refuse_smuggled(reference: Reference, architecture: object, arguments: Mapping[str, Any]) -> None:
+    """Refuse what zoo never writes: a spec may come from a stranger's bundle.
+
+    timm would follow ``hf-hub:…`` and ``local-dir:…`` names, and read files and networks for some keywords.
+    """
+    if not isinstance(architecture, str) or not timm.is_model(architecture) or ":" in architecture:
+        raise ConfigError(f"{reference}: {architecture!r} is no architecture of timm {timm.__version__}.")
+    for keyword, value in arguments.items():
+        if keyword not in OPTIONS.values() or not isinstance(value, (str, int, float, bool, type(None))):
+            raise ConfigError(
+                f"{reference}: the spec holds {keyword!r}, which zoo never writes; do not trust its source."
+            )
+
+
 def _check_arguments(reference: Reference, architecture: str, arguments: Mapping[str, Any]) -> None:
-    """Refuse image sizes that the architecture would silently drop: timm ignores ``img_size`` for some families."""
+    """Refuse what timm would take and not obey: impossible numbers, and ``img_size`` where the family drops it."""
+    channels = arguments.get("in_chans", 1)
+    if not isinstance(channels, int) or isinstance(channels, bool) or channels < 1:
+        raise ConfigError(f"{reference}: in_channels must be a whole number, 1 or more, got {channels!r}.")
+    for rate in ("drop_rate", "drop_path_rate"):
+        value = arguments.get(rate, 0)
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < 1:
+            raise ConfigError(f"{reference}: {rate} must be in [0, 1), got {value!r}.")
     if "img_size" in arguments and not timm.get_pretrained_cfg(architecture).to_dict().get("fixed_input_size"):
         raise ConfigError(f"{reference}: {architecture} takes any picture size; leave img_size out.")
 
@@ -140,10 +161,17 @@ def _licenses(architecture: str, tags: list[str]) -> dict[str, str]:
 def _classifier(native: nn.Module) -> tuple[str, ...]:
     model: Any = native
     name = model.default_cfg.get("classifier") or ()
-    return (name,) if isinstance(name, str) else tuple(name)
+    return tuple(_emptied(native, path) for path in ((name,) if isinstance(name, str) else name))
+
+
+def _emptied(native: nn.Module, path: str) -> str:
+    """Give what timm emptied with the classifier: LeViT's last layer takes its BatchNorm along."""
+    parent = path.rpartition(".")[0]
+    return parent if parent and not native.get_submodule(parent).state_dict() else path
 
 
 def _stage_map(native: nn.Module, taps: list[Tap]) -> StageMap:
     numbered = [tap for tap in taps if tap.stage != "stem"]
     begins = numbered[0].begins if numbered else None
-    return StageMap(native, {tap.stage: tap.module for tap in taps}, begins=begins)
+    moved = MOVED.get(type(native).__name__)
+    return StageMap(native, {tap.stage: tap.module for tap in taps}, begins=begins, moved=moved)

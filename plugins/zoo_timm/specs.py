@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from zoo.contracts.weights import norm_kinds
-from zoo.errors import CapabilityError
+from zoo.errors import CapabilityError, ConfigError
 from zoo.preprocessing import Preprocessing
 from zoo.reference import Reference
 from zoo.spec import BackboneSpec, InputSpec, StageSpec
@@ -86,6 +86,8 @@ def _probe(reference: Reference, native: nn.Module, taps: list[Tap], channels: i
             final, maps = model.forward_intermediates(image, indices=indices, output_fmt="NCHW")
             own_head = has_own_head(native, final)
             pooled = pool(native, final, own_head=own_head)
+    except AssertionError as error:
+        raise ConfigError(f"{reference}: timm cannot run it on pictures of {size[0]}×{size[1]}: {error}.") from error
     except RuntimeError as error:
         raise CapabilityError(f"{reference}: timm cannot say its shapes without real data: {error}.") from error
     prefix = int(getattr(native, "num_prefix_tokens", 0) or 0)

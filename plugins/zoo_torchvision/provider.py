@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from zoo.contracts.backbone import StageMap
 from zoo.contracts.catalog import Catalog, CatalogEntry
 from zoo.contracts.provider import Provider
 from zoo.contracts.weights import fit_weights
-from zoo.errors import UnknownName, WeightsError, nearest
+from zoo.errors import ConfigError, UnknownName, WeightsError, nearest
 from zoo.reference import Reference
 from zoo.spec import BackboneSpec, check_options
 from zoo_torchvision.anatomies import anatomy_of
@@ -90,6 +91,7 @@ class TorchvisionProvider(Provider):
         architecture, tag = construction["architecture"], construction["tag"]
         anatomy = _anatomy(reference, architecture)
         channels, arguments = construction["in_channels"], dict(construction["arguments"])
+        _refuse_smuggled(reference, arguments)
         if weights is not None and "init_weights" in arguments:
             arguments["init_weights"] = False  # takes seconds, and all of it would be overwritten
         native = create(spec.reference, architecture, anatomy, arguments, in_channels=channels)
@@ -104,6 +106,21 @@ class TorchvisionProvider(Provider):
             fit_weights(native, load_file(weights), where=str(weights), classifier=classifier_paths(anatomy))
         ends = {stage.name: stage.module for stage in spec.maps}
         return TorchvisionBackbone(spec, native, StageMap(native, ends, begins=anatomy.begins))
+
+
+def _refuse_smuggled(reference: Reference, arguments: Mapping[str, object]) -> None:
+    """Refuse keywords by which a builder would fetch weights: a spec may come from a stranger's bundle."""
+    for keyword, value in arguments.items():
+        fetches = keyword.startswith(("weights", "pretrained")) or keyword == "progress"
+        plain = all(isinstance(one, (str, int, float, bool, type(None))) for one in _listed(value))
+        if fetches or not plain:
+            raise ConfigError(
+                f"{reference}: the spec holds {keyword!r}, which zoo never writes; do not trust its source."
+            )
+
+
+def _listed(value: object) -> Sequence[object]:
+    return value if isinstance(value, (list, tuple)) else (value,)
 
 
 def _anatomy(reference: Reference, architecture: str) -> Anatomy:

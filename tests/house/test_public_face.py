@@ -64,13 +64,14 @@ def test_what_is_neither_function_nor_class_is_known():
 
 
 def test_importing_listing_and_resolving_import_no_torch_and_no_provider(project):
+    packages = sorted(project["project"]["entry-points"]["zoo"].values())
     code = f"""
 import sys
 import zoo
 told = sorted(name for name in sys.modules if name.startswith("zoo"))
 zoo.list("mobilenet*")
 zoo.resolve("timm:mobilenetv3")
-heavy = {{"torch", "timm", "torchvision", "transformers", *{sorted(project["project"]["entry-points"]["zoo"].values())!r}}}
+heavy = {{"torch", "timm", "torchvision", "transformers", *{packages}}}
 print(told, sorted(heavy & set(sys.modules)))
 """
 

@@ -25,7 +25,7 @@ TIMM = (
     "tf_efficientnet_b0.in1k",
     "vit_tiny_patch16_224.augreg_in21k_ft_in1k",
     "vit_base_patch32_clip_224.laion400m_e32",
-    "vit_base_patch16_siglip_224.v2_webli",
+    "tf_efficientnetv2_b3.in21k_ft_in1k",
     "test_resnet.r160_in1k",
     "dla34.in1k",
     "levit_128s.fb_dist_in1k",
@@ -48,7 +48,8 @@ def photograph(size=(300, 200), mode="RGB") -> Image.Image:
 
 
 def of_timm(name: str) -> tuple[Preprocessing, object]:
-    model = timm.create_model(name, pretrained=False, num_classes=0)
+    with torch.device("meta"):
+        model = timm.create_model(name, pretrained=False, num_classes=0)
     transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=model), is_training=False)
     return TimmProvider().spec(Reference("timm", name)).preprocessing, transform
 

@@ -27,7 +27,11 @@ from zoo.spec import (
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,20}", fullmatch=True)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
@@ -187,7 +191,19 @@ def test_a_model_without_a_stream_is_refused():
 
 @pytest.mark.parametrize(
     ("reduction", "level"),
-    [(1, 0), (2, 1), (4.0, 2), (8, 3), (16, 4), (32, 5), (None, None), (12, None), (8.2963, None), (0.5, None), (0, None)],
+    [
+        (1, 0),
+        (2, 1),
+        (4.0, 2),
+        (8, 3),
+        (16, 4),
+        (32, 5),
+        (None, None),
+        (12, None),
+        (8.2963, None),
+        (0.5, None),
+        (0, None),
+    ],
 )
 def test_the_level_is_the_whole_logarithm_of_the_reduction(reduction, level):
     assert StageSpec(name="s1", reduction=reduction).level == level

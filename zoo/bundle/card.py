@@ -77,7 +77,7 @@ def _classifies_images(spec: ModelSpec) -> bool:
 def _sentence(spec: ModelSpec) -> str:
     backbones = " and ".join(escape(stream.backbone.reference) for stream in spec.streams.values())
     heads = ", ".join(escape(head.name) for head in spec.heads) or "none; it gives features"
-    return f"Backbone: {backbones}. Heads: {heads}. Saved by [zoo](https://pypi.org/project/headzoo/)."
+    return f"Backbone: {backbones}. Heads: {heads}. Saved by zoo (`pip install headzoo`)."
 
 
 def _backbones(spec: ModelSpec) -> list[tuple[object, ...]]:

@@ -54,7 +54,7 @@ def fit(
     batch_size: BatchSize = 32,
     lr: Annotated[float, typer.Option(help="Highest learning rate of the heads.")] = 1e-3,
     weight_decay: Annotated[float, typer.Option(help="AdamW's weight decay.")] = 0.01,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of split, order and dropout.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of new weights, split, order and dropout.")] = 0,
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16.")] = "auto",
     validation: Annotated[float, typer.Option(help="Share of the rows to choose the best epoch by; 0 for none.")] = 0.2,
@@ -104,7 +104,7 @@ def _train(
     registry().method_class(run["method"])
     table = zoo.read(data, **source)
     specs = zoo.infer_heads(table, heads=heads)
-    model = zoo.build(backbone, specs, weights=weights)
+    model = zoo.build(backbone, specs, weights=weights, seed=run["seed"])
     history = zoo.fit(model, table, **run)
     return history, model.save(out, overwrite=overwrite)
 

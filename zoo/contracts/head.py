@@ -255,6 +255,17 @@ class Task(Head):
             DataError: If a label is none of this task's.
         """
 
+    def known(self, target: Tensor) -> Tensor:
+        """Say which samples have a label: those whose target is neither NaN anywhere nor -100.
+
+        A task with another mark for a missing label answers for itself.
+
+        Shape:
+            - returns: ``(B,)``, bool.
+        """
+        marked = target.isnan() if target.is_floating_point() else target == -100
+        return ~marked.flatten(1).any(dim=1) if marked.ndim > 1 else ~marked
+
     @abstractmethod
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Give the mean loss over the samples that have a label; :func:`zero_loss` if none has."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from torch import nn
 
@@ -22,6 +22,12 @@ class ModuleMap(nn.Module, Generic[M]):
     def __init__(self, modules: Mapping[str, M]) -> None:
         super().__init__()
         self._modules.update(modules)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "training":  # the mode, also where a module is called so
+            vars(self)[name] = value
+        else:
+            super().__setattr__(name, value)
 
     def __getitem__(self, name: str) -> M:
         return cast(M, self._modules[name])

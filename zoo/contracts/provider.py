@@ -47,10 +47,13 @@ class Provider(ABC):
         """Build a backbone from its spec alone.
 
         Args:
-            spec: As :meth:`spec` gave it, or as a bundle kept it; with ``weights=None`` this needs no network.
+            spec: As :meth:`spec` gave it, or as a bundle kept it; with ``weights=None`` this needs no network. A bundle
+                may come from a stranger: a provider must check ``construction`` against what it writes itself, and
+                never follow a path, an address or a class name in it.
             weights: ``"pretrained"`` for the weights that the reference names; None for random ones; a path to a
                 safetensors file with the library's own keys, a classifier's keys in it being left out.
 
         Raises:
+            ConfigError: If the spec holds what the provider never writes.
             WeightsError: If the weights cannot be had or do not fit.
         """

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from zoo.errors import WeightsError, nearest
 
-__all__ = ["fit_weights", "norm_kinds"]
+__all__ = ["fit_weights", "norm_kinds", "read_weights"]
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        WeightsError: If there is none, or it cannot be read.
+    """
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"The weights in {path} cannot be read: {error}.") from error
 
 
 def fit_weights(

@@ -56,7 +56,7 @@ def run_demo(out: Path, *, seed: int = 0, epochs: int | None = None) -> dict[str
     Raises:
         PluginError: If the packages of the extra ``demo`` are not installed.
     """
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
     started = time.monotonic()
     labels = _labels_file()
     console.print(LICENCE, style="dim")
@@ -83,7 +83,7 @@ def run_demo(out: Path, *, seed: int = 0, epochs: int | None = None) -> dict[str
     console.print(f"The picture grid is {grid}.")
     seconds = time.monotonic() - started
     console.rule(f"Done in {seconds:.0f} s. On your own folder of class folders:", align="left")
-    console.print(_next_commands(), markup=False)
+    console.print(_next_commands())
     return {"test": found, "bundle": str(bundle), "grid": str(grid), "seconds": round(seconds, 1)}
 
 

@@ -36,25 +36,27 @@ class TaskMeter:
         self._metrics: dict[str, MetricCollection] = {
             name: task.metrics().to(device) for name, task in model.tasks().items()
         }
-        self._loss = 0.0
-        self._rows = 0
+        self._loss = dict.fromkeys(self._metrics, 0.0)
+        self._labels = dict.fromkeys(self._metrics, 0)
 
-    def update(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], loss: float) -> None:
-        """Feed a batch."""
-        rows = len(next(iter(outputs.values())))
-        self._loss += loss * rows
-        self._rows += rows
+    def update(
+        self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], losses: Mapping[str, Tensor]
+    ) -> None:
+        """Feed a batch; a task's loss counts by its labels, so that it does not depend on how rows fall in batches."""
         for name, task in self._model.tasks().items():
-            if name in targets:
+            if name in targets and (labels := int(task.known(targets[name]).sum())):
+                self._loss[name] += losses[name].item() * labels
+                self._labels[name] += labels
                 task.update(self._metrics[name], outputs[name].float(), targets[name])
 
     def result(self) -> tuple[float, Metrics]:
-        """Give the mean loss and the metrics; a task without any label here has no entry."""
+        """Give the sum of the tasks' mean losses, and the metrics; a task without any label here has no entry."""
         found = {}
         for name, metrics in self._metrics.items():
             if all(metric.update_called for metric in metrics.values(copy_state=False)):
                 found[name] = {key: float(value) for key, value in metrics.compute().items()}
-        return self._loss / max(1, self._rows), found
+        loss = sum(self._loss[name] / count for name, count in self._labels.items() if count)
+        return loss, found
 
 
 def measure(
@@ -79,8 +81,7 @@ def measure(
             for batch in batches:
                 placed = {group: {k: v.to(device) for k, v in part.items()} for group, part in batch.items()}
                 outputs = run(placed)
-                loss = sum(value.item() for value in model.losses(outputs, placed["targets"]).values())
-                meter.update(outputs, placed["targets"], loss)
+                meter.update(outputs, placed["targets"], model.losses(outputs, placed["targets"]))
     finally:
         model.train(was_training)
     return meter.result()

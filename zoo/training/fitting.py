@@ -108,7 +108,7 @@ def fit(
             or a ``zoo.Table``. Labels may be missing in any row.
         method: Name of a training method, such as ``feature_extraction`` or ``fine_tuning``.
         epochs: Passes over the training rows, 1 or more.
-        batch_size: Rows in a step.
+        batch_size: Rows in a step; a last batch of a single row is left out of its epoch, for BatchNorm's sake.
         lr: Highest learning rate of the heads (AdamW; linear warm-up, then a cosine to 0).
         weight_decay: AdamW's, for matrices; biases and norms get none.
         warmup: Share of the steps that warms up, in ``[0, 1)``.
@@ -158,7 +158,7 @@ def fit(
         precision=lowered,
     )
     _tell(model, table, columns, history)
-    datasets = _datasets(model, plan, parts, targets, history, place, batch_size)
+    datasets = _datasets(model, plan, parts, targets, history, place)
     _train(model, plan, datasets, run, history, place, decides, higher, progress)
     _close(model, datasets, history, place, batch_size)
     history.seconds = time.monotonic() - started
@@ -221,7 +221,6 @@ def _datasets(
     targets: Mapping[str, Mapping[str, Tensor]],
     history: History,
     place: torch.device,
-    batch_size: int,
 ) -> dict[str, Dataset[Row]]:
     """Make the data sets: features that are computed once where no backbone ever trains, else pictures."""
     if plan.stages() - plan.never_trained() != {HEADS}:
@@ -229,7 +228,7 @@ def _datasets(
     history.cached_features = True
     store = FeatureStore(model)
     samples = {part: next(iter(rows.inputs.values())) for part, rows in parts.items()}
-    every = store.get([one for part in samples.values() for one in part], device=place, batch_size=batch_size)
+    every = store.get([one for part in samples.values() for one in part], device=place)
     datasets: dict[str, Dataset[Row]] = {}
     start = 0
     for part, rows in samples.items():
@@ -281,6 +280,7 @@ class QuietProgress(ProgressCallback):
 
 
 def _arguments(folder: str, run: Settings, history: History, place: torch.device, judged: bool) -> TrainingArguments:
+    rows = history.rows["train"]
     workers = run.workers if run.workers is not None else (os.cpu_count() or 1 if place.type == "cuda" else 0)
     arguments = TrainingArguments(
         output_dir=folder,
@@ -303,6 +303,7 @@ def _arguments(folder: str, run: Settings, history: History, place: torch.device
         label_names=["targets"],
         dataloader_num_workers=0 if history.cached_features else workers,
         dataloader_pin_memory=place.type == "cuda",
+        dataloader_drop_last=rows > run.batch_size and rows % run.batch_size == 1,  # BatchNorm cannot learn from one
     )
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         arguments._n_gpu = min(1, arguments.n_gpu)  # one process uses one GPU; torchrun gives the others

