@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported
+os.environ["OMP_NUM_THREADS"] = "1"  # for child processes, whose sums must round as ours do
 
 import sys
 import types

@@ -6,7 +6,7 @@ Example:
     >>> import zoo
     >>> model = zoo.build("timm:test_resnet", zoo.head("classifier", classes=["cat", "dog"]), weights=None)
     >>> model.spec.streams["main"].backbone.pooled_dim
-    256
+    96
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ _FACE = {
     "WeightsError": ("zoo.errors", "WeightsError"),
     "ZooError": ("zoo.errors", "ZooError"),
     "build": ("zoo.assembly", "build"),
+    "check_options": ("zoo.spec", "check_options"),
     "evaluate": ("zoo.training.evaluation", "evaluate"),
     "fit": ("zoo.training.fitting", "fit"),
     "fit_weights": ("zoo.contracts.weights", "fit_weights"),
@@ -115,6 +116,7 @@ __all__ = [
     "WeightsError",
     "ZooError",
     "build",
+    "check_options",
     "evaluate",
     "fit",
     "fit_weights",
@@ -188,6 +190,7 @@ if TYPE_CHECKING:
     from zoo.spec import ModelSpec as ModelSpec
     from zoo.spec import StageSpec as StageSpec
     from zoo.spec import StreamSpec as StreamSpec
+    from zoo.spec import check_options as check_options
     from zoo.training.evaluation import evaluate as evaluate
     from zoo.training.fitting import fit as fit
     from zoo.training.heads import infer_heads as infer_heads

@@ -224,6 +224,9 @@ def _alike(text: str, pattern: str) -> bool:
 def info(name: str) -> tuple[Resolution, CatalogEntry | None]:
     """Say which backbone a name means and what the catalog knows of it.
 
+    Args:
+        name: A reference, or the name of an architecture.
+
     Raises:
         UnknownName: As :func:`resolve`.
     """

@@ -249,6 +249,11 @@ def check_name(what: str, name: str) -> None:
 def check_options(what: str, given: Mapping[str, Any], known: Mapping[str, Any] | set[str]) -> None:
     """Refuse options that nobody would read.
 
+    Args:
+        what: Who has the options, for the message, such as a reference.
+        given: The options that came.
+        known: The options that it takes.
+
     Raises:
         UnknownName: If an option is not known; the message lists the nearest.
     """

@@ -304,7 +304,11 @@ def _stream_of(spec: HeadSpec, config: TaskConfig, streams: Mapping[str, Backbon
 
 
 def zero_loss(output: Tensor) -> Tensor:
-    """Give a loss of 0 that keeps the graph, so that distributed training sees every parameter used."""
+    """Give a loss of 0 that keeps the graph, so that distributed training sees every parameter used.
+
+    Args:
+        output: A task's output, of any shape; what is not finite in it counts as 0.
+    """
     return torch.nan_to_num(output).sum() * 0.0
 
 
