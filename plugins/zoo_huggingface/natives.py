@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors.torch import load_file
 from torch import nn
 
-from zoo.contracts.weights import fit_weights
+from zoo.contracts.weights import fit_weights, read_weights
 from zoo.errors import ConfigError, WeightsError
 from zoo_huggingface.plans import Plan
 from zoo_huggingface.quiet import quiet
@@ -90,10 +89,7 @@ def fit_file(plan: Plan, native: nn.Module, path: str | Path) -> None:
     Raises:
         WeightsError: If it cannot be read or does not fit.
     """
-    try:
-        tensors = load_file(path)
-    except Exception as error:
-        raise WeightsError(f"The weights in {path} cannot be read as safetensors: {first_line(error)}") from error
+    tensors = read_weights(path)
     used = {key: tensor for key, tensor in tensors.items() if key not in plan.rule.unused}
     fit_weights(native, used, where=str(path), classifier=_HEADS)
 

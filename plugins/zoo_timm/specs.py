@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from zoo.spec import BackboneSpec, InputSpec, StageSpec
 from zoo_timm.backbone import Tap, find_taps, has_own_head, pool
 
 __all__ = ["measure"]
+
+log = logging.getLogger("zoo")
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def measure(reference: Reference, native: nn.Module, construction: Mapping[str, 
         pooling="forward_head(pre_logits=True)" if found.own_head else "mean",
         weights=(config.get("hf_hub_id") or config.get("url") or None) if construction["tag"] else None,
         license=config.get("license"),
-        preprocessing=_preprocessing(native, channels, size),
+        preprocessing=_preprocessing(reference, native, channels, size),
         construction={**construction, "taps": [tap.as_json() for tap in taps]},
     )
 
@@ -115,16 +118,22 @@ def _reduction(size: tuple[int, int], grid: tuple[int, int], declared: float) ->
     return float(declared) if rounded else round(exact[0], 4)
 
 
-def _preprocessing(native: nn.Module, channels: int, size: tuple[int, int]) -> Preprocessing:
+def _preprocessing(
+    reference: Reference, native: nn.Module, channels: int, size: tuple[int, int]
+) -> Preprocessing | None:
+    """Say timm's evaluation transform as data; None, and a line in the log, where it cannot be said."""
     config = timm.data.resolve_data_config({}, model=native)
+    squash = config["crop_mode"] == "squash"
+    if config["crop_mode"] == "border" or (size[0] != size[1] and not squash):
+        log.warning("%s: its preprocessing cannot be said as data yet; call the model with tensors.", reference)
+        return None
     mean, std = tuple(config["mean"]), tuple(config["std"])
     if channels != len(mean):
         mean, std = (sum(mean) / len(mean),) * channels, (sum(std) / len(std),) * channels
     scaled = tuple(int(side / config["crop_pct"]) for side in size)
-    whole = config["crop_mode"] == "squash" or scaled[0] != scaled[1]
     return Preprocessing(
         size=size,
-        resize=scaled if whole else scaled[:1],
+        resize=scaled if squash else scaled[:1],
         interpolation=config["interpolation"],
         mean=mean,
         std=std,

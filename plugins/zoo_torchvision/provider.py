@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torchvision
-from safetensors.torch import load_file
 
 from zoo.contracts.backbone import StageMap
 from zoo.contracts.catalog import Catalog, CatalogEntry
 from zoo.contracts.provider import Provider
-from zoo.contracts.weights import fit_weights
+from zoo.contracts.weights import fit_weights, read_weights
 from zoo.errors import ConfigError, UnknownName, WeightsError, nearest
 from zoo.reference import Reference
 from zoo.spec import BackboneSpec, check_options
@@ -103,7 +102,7 @@ class TorchvisionProvider(Provider):
             entry = _weights(reference, architecture, tag)
             pour_pretrained(reference, native, anatomy, entry, in_channels=channels, img_size=size)
         elif weights is not None:
-            fit_weights(native, load_file(weights), where=str(weights), classifier=classifier_paths(anatomy))
+            fit_weights(native, read_weights(weights), where=str(weights), classifier=classifier_paths(anatomy))
         ends = {stage.name: stage.module for stage in spec.maps}
         return TorchvisionBackbone(spec, native, StageMap(native, ends, begins=anatomy.begins))
 

@@ -4,6 +4,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 import zoo
+from zoo.assembly import assemble, plan_model
 from zoo.bundle.card import escape, make_card
 
 
@@ -13,7 +14,8 @@ def card_of(path):
 
 def test_the_hub_reads_what_the_card_says(tmp_path):
     heads = [zoo.head("classifier", name="pet", classes=["cat", "dog"]), zoo.head("regression", name="age")]
-    model = zoo.build("timm:test_resnet", heads, weights=None)
+    spec = plan_model("timm:test_resnet", heads)  # as it is for pretrained weights
+    model = assemble(spec, weights=None)
     model.provenance = {"metrics": {"pet": {"accuracy": 0.875, "macro_f1": 0.5}, "note": "text", "done": True}}
 
     card = card_of(model.save(tmp_path / "bundle"))
@@ -32,6 +34,13 @@ def test_the_hub_reads_what_the_card_says(tmp_path):
         'model = zoo.load("path/to/this/folder")',
     ):
         assert row in card.text
+
+
+def test_a_model_with_random_weights_claims_no_parent_and_no_licence(tmp_path):
+    card = card_of(zoo.build("timm:test_resnet", "regression", weights=None).save(tmp_path / "bundle"))
+
+    assert card.data.base_model is None
+    assert card.data.license is None
 
 
 def test_a_model_without_classes_or_hub_says_neither(make, tmp_path):
