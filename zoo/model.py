@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +15,9 @@ from zoo.contracts.backbone import Backbone
 from zoo.contracts.features import Features, Want
 from zoo.contracts.head import Decoded, Head, Task
 from zoo.contracts.modules import ModuleMap
-from zoo.data import FileSample, PictureSample, Sample, TensorSample
-from zoo.errors import ConfigError, DataError, ShapeError, UnknownName, nearest
+from zoo.data import Sample, SamplePreprocessor, as_samples
+from zoo.errors import ConfigError, ShapeError, UnknownName, nearest
 from zoo.freezing import freeze_stages
-from zoo.preprocessing import Preprocessing
 from zoo.spec import ModelSpec
 
 __all__ = ["Model", "StageRow"]
@@ -39,29 +38,6 @@ class StageRow:
     name: str
     parameters: int
     frozen: bool
-
-
-@dataclass(frozen=True, slots=True)
-class SamplePreprocessor:
-    """From one sample to the tensor that a model takes.
-
-    Args:
-        recipe: The backbone's preprocessing.
-    """
-
-    recipe: Preprocessing
-
-    def __call__(self, sample: Sample) -> Tensor:
-        """Open and preprocess a sample, ``(C, H, W)``.
-
-        Raises:
-            DataError: If it cannot be read, or is not a picture.
-            ShapeError: If it is a tensor that does not fit.
-        """
-        opened = sample.open()
-        if isinstance(opened, str):
-            raise DataError(f"{sample.name} is a text; the model takes pictures.")
-        return self.recipe.apply(opened)
 
 
 class Model(nn.Module):
@@ -229,7 +205,11 @@ class Model(nn.Module):
 
     @overload
     def predict(
-        self, pictures: Sequence[Any], *, batch_size: int = 32, device: str | torch.device | None = None
+        self, pictures: str | Path | Sample, *, batch_size: int = 32, device: str | torch.device | None = None
+    ) -> Prediction: ...
+    @overload
+    def predict(
+        self, pictures: list[Any] | tuple[Any, ...], *, batch_size: int = 32, device: str | torch.device | None = None
     ) -> list[Prediction]: ...
     @overload
     def predict(
@@ -257,9 +237,7 @@ class Model(nn.Module):
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size must be 1 or more, got {batch_size}.")
-        single = isinstance(pictures, (str, Path, Sample)) or _is_image(pictures)
-        single = single or (isinstance(pictures, Tensor) and pictures.ndim == 3) or not isinstance(pictures, Iterable)
-        samples = [as_sample(picture) for picture in ([pictures] if single else pictures)]
+        samples, single = as_samples(pictures)
         found = [row for rows in self._predict_batches(samples, batch_size, device) for row in rows]
         return found[0] if single else found
 
@@ -270,7 +248,7 @@ class Model(nn.Module):
         was_training = self.training
         self.eval().to(place)
         try:
-            with torch.inference_mode(), ThreadPoolExecutor(max_workers=4) as pool:
+            with torch.no_grad(), ThreadPoolExecutor(max_workers=4) as pool:
                 for start in range(0, len(samples), batch_size):
                     batch = self.preprocess(samples[start : start + batch_size], pool)
                     outputs = self({name: tensor.to(place) for name, tensor in batch.items()})
@@ -336,26 +314,3 @@ class Model(nn.Module):
         if name not in tasks:
             raise UnknownName(f"The model has no task {name!r}; it has {', '.join(nearest(name, tasks) or tasks)}.")
         return tasks[name]
-
-
-def _is_image(value: object) -> bool:
-    from PIL import Image
-
-    return isinstance(value, Image.Image)
-
-
-def as_sample(picture: Any) -> Sample:
-    """Wrap a picture as a sample.
-
-    Raises:
-        DataError: If it is neither a path, an image, a tensor nor a sample.
-    """
-    if isinstance(picture, Sample):
-        return picture
-    if isinstance(picture, (str, Path)):
-        return FileSample(Path(picture))
-    if isinstance(picture, Tensor):
-        return TensorSample("a tensor", picture)
-    if _is_image(picture):
-        return PictureSample(getattr(picture, "filename", "") or "an image", picture)
-    raise DataError(f"A picture must be a path, a Pillow image or a tensor, got {type(picture).__name__}.")

@@ -97,7 +97,7 @@ def _predict(model: Model, samples: Sequence[PictureSample], device: torch.devic
     if not samples:
         return []
     try:
-        rows = model.predict(samples, batch_size=len(samples), device=device)
+        rows = model.predict(list(samples), batch_size=len(samples), device=device)
     except (DataError, ShapeError) as error:
         if len(samples) == 1:
             return [Predicted(Path(samples[0].name), reason=str(error))]

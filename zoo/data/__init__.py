@@ -8,6 +8,7 @@ Importing this room imports neither torch nor pandas, pyarrow, datasets or PIL.
 """
 
 from zoo.data.columns import Column, Kind, Value
+from zoo.data.handing import SamplePreprocessor, as_samples
 from zoo.data.labels import check_labels
 from zoo.data.pictures import UnreadableSample
 from zoo.data.reading import read
@@ -23,11 +24,13 @@ __all__ = [
     "Kind",
     "PictureSample",
     "Sample",
+    "SamplePreprocessor",
     "Skipped",
     "Table",
     "TensorSample",
     "UnreadableSample",
     "Value",
+    "as_samples",
     "check_labels",
     "read",
     "split_table",
