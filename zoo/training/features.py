@@ -112,7 +112,7 @@ class FeatureStore:
         Args:
             samples: Pictures.
             device: Where to compute.
-            batch_size: Pictures in one pass; by default 8 on the CPU, where the activations of larger batches are
+            batch_size: Pictures in one pass; by default 4 on the CPU, where the activations of larger batches are
                 returned to the system after every layer, and 64 elsewhere.
 
         Raises:
@@ -122,7 +122,7 @@ class FeatureStore:
             digests = list(pool.map(lambda sample: sample.digest(), samples))
         shards, places = self._read()
         missing = {d: s for d, s in zip(digests, samples, strict=True) if d not in places}
-        batch_size = batch_size or (8 if device.type == "cpu" else 64)
+        batch_size = batch_size or (4 if device.type == "cpu" else 64)
         if missing:
             log.info("Computing the frozen features of %d pictures, once.", len(missing))
             for shard in self._compute(missing, device, batch_size):
