@@ -290,10 +290,17 @@ class Model(nn.Module):
         names = self.input_names
         if len(names) > 1:
             raise ConfigError(f"The model has the inputs {', '.join(names)}; call it with a dict of tensors.")
-        recipes = {stream.backbone.preprocessing for stream in self.spec.streams.values()}
+        backbones = [stream.backbone for stream in self.spec.streams.values()]
+        recipes = {backbone.preprocessing for backbone in backbones}
         recipe = recipes.pop()
-        if recipe is None or recipes:
-            raise ConfigError("The model does not take one picture in one form; call it with a dict of tensors.")
+        if recipes:
+            raise ConfigError("The model's streams see a picture each in its own form; call it with a dict of tensors.")
+        if recipe is None:
+            what = ", ".join(entry.name for entry in backbones[0].inputs)
+            raise ConfigError(
+                f"{backbones[0].reference} ({backbones[0].modality}) has no way from a picture to its input; "
+                f"call the model with tensors: {what}."
+            )
         return SamplePreprocessor(recipe)
 
     # --- saving

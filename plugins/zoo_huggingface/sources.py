@@ -12,6 +12,7 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from transformers import CONFIG_MAPPING
 from transformers.utils.hub import extract_commit_hash
 
+from zoo.contracts.hub import quiet_hub
 from zoo.errors import ConfigError, InvalidReference, UnknownName, WeightsError, nearest
 from zoo.reference import Reference
 from zoo_huggingface.rules import UNSERVED
@@ -51,7 +52,8 @@ class Source:
             path = Path(self.name) / name
             return path if path.is_file() else None
         try:
-            return Path(hf_hub_download(self.name, name, revision=self.revision))
+            with quiet_hub():
+                return Path(hf_hub_download(self.name, name, revision=self.revision))
         except EntryNotFoundError as error:
             known = try_to_load_from_cache(self.name, name, revision=self.revision)
             if not isinstance(error, LocalEntryNotFoundError) or known is _CACHED_NO_EXIST:

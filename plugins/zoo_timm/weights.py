@@ -15,6 +15,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from timm.models import _builder
 from torch import Tensor, nn
 
+from zoo.contracts.hub import quiet_hub
 from zoo.contracts.weights import read_weights
 from zoo.errors import WeightsError
 from zoo.reference import Reference
@@ -53,7 +54,7 @@ def fetch(reference: Reference, full: str) -> dict[str, Tensor] | None:
             path = hf_hub_download(**what, local_files_only=True)
         except LocalEntryNotFoundError:
             log.info("Fetching %s of %s.", FILE, config.hf_hub_id)
-            with _quiet_hub():
+            with quiet_hub():
                 path = hf_hub_download(**what)
     except Exception as error:  # what the hub raises is the hub's business
         raise unreachable(reference, full, error) from error
@@ -99,15 +100,3 @@ def strict_loading(reference: Reference) -> Iterator[None]:
             f"The pretrained weights of {reference} do not fit: {len(missing)} tensors are missing "
             f"(first {missing[0]!r}), and would stay random."
         )
-
-
-@contextmanager
-def _quiet_hub() -> Iterator[None]:
-    """Keep the hub's line about every retry back; what it raises in the end says all."""
-    told = logging.getLogger("huggingface_hub")
-    level = told.level
-    told.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        told.setLevel(level)
