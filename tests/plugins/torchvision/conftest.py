@@ -165,7 +165,12 @@ class Truth:
         return model(self.case).get_submodule(self.case.last)
 
 
-@pytest.fixture(scope="session", params=CASES, ids=[case.name for case in CASES])
+# A smaller member of each of these families runs in the quick loop.
+LARGE = {"efficientnet_v2_s", "resnext50_32x4d", "swin_v2_t", "vgg11_bn", "wide_resnet50_2"}
+PARAMS = [pytest.param(case, id=case.name, marks=[pytest.mark.slow] * (case.name in LARGE)) for case in CASES]
+
+
+@pytest.fixture(scope="session", params=PARAMS)
 def truth(request) -> Truth:
     case = request.param
     image = torch.rand(2, 3, case.size, case.size, generator=torch.Generator().manual_seed(1))

@@ -27,6 +27,7 @@ def refused(path):
     return not report.ok
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_of_every_file_is_seen(bundle):
     """Exhaustive: about 30,000 flips."""
     flips = 0
