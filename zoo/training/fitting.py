@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import logging
-import math
-import os
-import tempfile
 import time
-import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from transformers import TrainingArguments
-from transformers.trainer_callback import ProgressCallback
 
 from zoo.contracts.method import Method, Plan
 from zoo.data import Table, check_labels, read, split_table
@@ -25,58 +19,18 @@ from zoo.errors import ConfigError, UnknownName
 from zoo.model import Model
 from zoo.registry import registry
 from zoo.training.batches import FeatureRows, PictureRows, Row, collate
-from zoo.training.engine import BestEpoch, Engine, FollowPlan, LastEpoch, Objective, follow
+from zoo.training.engine import Objective
 from zoo.training.evaluation import measure, pick_device
 from zoo.training.features import FeatureStore
 from zoo.training.groups import HEADS
 from zoo.training.history import History, Metrics
+from zoo.training.running import train
+from zoo.training.settings import Settings
 from zoo.training.targets import columns_of, encode
 
 __all__ = ["fit"]
 
 log = logging.getLogger("zoo")
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What a user sets of a run; :func:`fit` says what each means."""
-
-    epochs: int
-    batch_size: int
-    lr: float
-    weight_decay: float
-    warmup: float
-    seed: int
-    device: str
-    precision: str
-    validation: float
-    patience: int | None
-    select: str | None
-    workers: int | None
-
-    def __post_init__(self) -> None:
-        """Check the ranges, before any data is read."""
-        for what, low in (("epochs", 1), ("batch_size", 1), ("seed", 0), ("patience", 1), ("workers", 0)):
-            value = getattr(self, what)
-            if value is None and what in ("patience", "workers"):
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < low:
-                raise ConfigError(f"{what} must be a whole number, {low} or more, got {value!r}.")
-        if self.seed >= 2**32:
-            raise ConfigError(f"seed must be below 2**32, got {self.seed}.")
-        for what in ("lr", "weight_decay", "warmup", "validation"):
-            value = getattr(self, what)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-                raise ConfigError(f"{what} must be a finite number, got {value!r}.")
-        if not self.lr > 0:
-            raise ConfigError(f"lr must be above 0, got {self.lr}.")
-        if not self.weight_decay >= 0:
-            raise ConfigError(f"weight_decay must be 0 or more, got {self.weight_decay}.")
-        for what in ("warmup", "validation"):
-            if not 0 <= getattr(self, what) < 1:
-                raise ConfigError(f"{what} must be in [0, 1), got {getattr(self, what)}.")
-        if self.precision not in ("auto", "fp32", "bf16", "fp16"):
-            raise ConfigError(f"precision must be auto, fp32, bf16 or fp16, got {self.precision!r}.")
 
 
 def fit(
@@ -159,7 +113,7 @@ def fit(
     )
     _tell(model, table, columns, history)
     datasets = _datasets(model, plan, parts, targets, history, place)
-    _train(model, plan, datasets, run, history, place, decides, higher, progress)
+    train(model, plan, datasets, run, history, place, decides=decides, higher=higher, progress=progress)
     _close(model, datasets, history, place, batch_size)
     history.seconds = time.monotonic() - started
     model.provenance = _provenance(table, columns, history)
@@ -235,79 +189,6 @@ def _datasets(
         datasets[part] = FeatureRows(every.select(range(start, start + len(rows))), targets[part])
         start += len(rows)
     return datasets
-
-
-def _train(
-    model: Model,
-    plan: Plan,
-    datasets: Mapping[str, Dataset[Row]],
-    run: Settings,
-    history: History,
-    place: torch.device,
-    decides: str,
-    higher: bool,
-    progress: bool,
-) -> None:
-    judged = "validation" in datasets
-    history.select = decides if judged else None
-    keeper = BestEpoch(model, plan, history, select=decides, higher=higher, patience=run.patience) if judged else None
-    follow(model, plan, 0)
-    with tempfile.TemporaryDirectory(prefix="zoo-fit-") as folder, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*pin_memory.*")
-        engine = Engine(
-            Objective(model),
-            plan,
-            warmup=run.warmup,
-            args=_arguments(folder, run, history, place, judged),
-            train_dataset=datasets["train"],
-            eval_dataset=datasets.get("validation"),
-            data_collator=collate,
-            callbacks=[FollowPlan(model, plan), keeper or LastEpoch(history)],
-        )
-        if progress:
-            engine.add_callback(QuietProgress)
-        engine.train()
-    if keeper is not None:
-        keeper.restore()
-    model.eval()
-
-
-class QuietProgress(ProgressCallback):
-    """The Trainer's progress bar without its log lines; zoo tells the epochs itself."""
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Print nothing."""
-
-
-def _arguments(folder: str, run: Settings, history: History, place: torch.device, judged: bool) -> TrainingArguments:
-    rows = history.rows["train"]
-    workers = run.workers if run.workers is not None else (os.cpu_count() or 1 if place.type == "cuda" else 0)
-    arguments = TrainingArguments(
-        output_dir=folder,
-        num_train_epochs=run.epochs,
-        per_device_train_batch_size=run.batch_size,
-        per_device_eval_batch_size=run.batch_size,
-        weight_decay=run.weight_decay,
-        seed=run.seed,
-        data_seed=run.seed,
-        use_cpu=place.type == "cpu",
-        bf16=history.precision == "bf16",
-        fp16=history.precision == "fp16",
-        eval_strategy="epoch" if judged else "no",
-        logging_strategy="epoch",
-        logging_nan_inf_filter=False,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        label_names=["targets"],
-        dataloader_num_workers=0 if history.cached_features else workers,
-        dataloader_pin_memory=place.type == "cuda",
-        dataloader_drop_last=rows > run.batch_size and rows % run.batch_size == 1,  # BatchNorm cannot learn from one
-    )
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        arguments._n_gpu = min(1, arguments.n_gpu)  # one process uses one GPU; torchrun gives the others
-    return arguments
 
 
 def _close(

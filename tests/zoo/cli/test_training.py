@@ -46,8 +46,8 @@ def test_fit_saves_a_bundle_and_says_what_to_type_next(zoo, pets, tmp_path):
 
 def test_the_labels_and_parts_are_told_before_training(zoo, pets, tmp_path, monkeypatch, capsys):
     told = []
-    train = zoo_fitting._train
-    monkeypatch.setattr(zoo_fitting, "_train", lambda *a, **k: (told.append(capsys.readouterr().err), train(*a, **k)))
+    train = zoo_fitting.train
+    monkeypatch.setattr(zoo_fitting, "train", lambda *a, **k: (told.append(capsys.readouterr().err), train(*a, **k)))
 
     zoo("fit", pets, "--out", tmp_path / "model", *TINY)
 
