@@ -57,3 +57,12 @@ def test_every_command_of_make_that_a_page_names_exists(root):
     named = {name for page in pages for name in re.findall(r"`make ([a-z]+)`", page.read_text("utf-8"))}
 
     assert {"demo", "test", "quick"} <= named <= targets
+
+
+def test_the_page_of_the_design_gives_the_order_that_the_import_contract_holds(root, project):
+    contracts = project["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    order = ", ".join(layer.replace(" : ", " and ") for layer in layers)
+    page = " ".join((root / "docs/explanation/design.md").read_text("utf-8").split())
+
+    assert f"from no other: {order}." in page
