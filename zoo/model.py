@@ -20,7 +20,7 @@ from zoo.errors import ConfigError, ShapeError, UnknownName, nearest
 from zoo.freezing import freeze_stages
 from zoo.spec import ModelSpec
 
-__all__ = ["Model", "StageRow"]
+__all__ = ["Model", "StageRow", "as_device"]
 
 Prediction = dict[str, Decoded]
 
@@ -233,7 +233,8 @@ class Model(nn.Module):
         Raises:
             DataError: If a picture cannot be read; the message has its path and the reason.
             ShapeError: If a tensor does not fit.
-            ConfigError: If the model takes something else than one picture, or ``batch_size`` is below 1.
+            ConfigError: If the model takes something else than one picture, ``batch_size`` is below 1, or the device is
+                not there.
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size must be 1 or more, got {batch_size}.")
@@ -244,7 +245,7 @@ class Model(nn.Module):
     def _predict_batches(
         self, samples: list[Sample], batch_size: int, device: str | torch.device | None
     ) -> Iterator[list[Prediction]]:
-        place = torch.device(device) if device is not None else next(self.parameters()).device
+        place = as_device(device) if device is not None else next(self.parameters()).device
         was_training = self.training
         self.eval().to(place)
         try:
@@ -321,3 +322,16 @@ class Model(nn.Module):
         if name not in tasks:
             raise UnknownName(f"The model has no task {name!r}; it has {', '.join(nearest(name, tasks) or tasks)}.")
         return tasks[name]
+
+
+def as_device(device: str | torch.device) -> torch.device:
+    """Check that a device is there.
+
+    Raises:
+        ConfigError: If it is not.
+    """
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ConfigError(f"device must be one of this machine, such as 'cpu', got {device!r}: {reason}") from error

@@ -1,4 +1,4 @@
-"""The timm provider: every architecture of PyTorch Image Models behind zoo's one interface."""
+"""The timm provider: PyTorch Image Models' architectures behind zoo's one interface."""
 
 from __future__ import annotations
 

@@ -111,8 +111,11 @@ def _create(reference: Reference, construction: Mapping[str, Any], *, pretrained
             native = _call(reference, full, arguments, pretrained=True, pretrained_cfg_overlay=overlay)
     except WeightsError:
         raise
-    except (OSError, RuntimeError) as error:
+    except OSError as error:
         raise unreachable(reference, full, error) from error
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"The pretrained weights of {reference} do not fit: {reason}") from error
     native.pretrained_cfg.pop("state_dict", None)  # or the weights would live twice
     return native
 

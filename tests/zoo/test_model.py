@@ -333,3 +333,10 @@ def test_a_model_exports_to_one_graph():
     with torch.no_grad():
         exported = torch.export.export(built, (image,)).module()
         assert torch.equal(exported(image)["kind"], built(image)["kind"])
+
+
+def test_a_device_that_is_not_there_is_one_sentence():
+    model = zoo.build("timm:test_resnet", "regression", weights=None)
+
+    with pytest.raises(ConfigError, match=r"^device must be one of this machine, such as 'cpu', got 'gpu': [^\n]+$"):
+        model.predict(torch.zeros(3, 64, 64), device="gpu")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from zoo.bundle.folder import BundleFolder, open_bundle
 from zoo.bundle.manifest import Manifest
 from zoo.bundle.paths import NATIVE, OWN, bundle_path
-from zoo.errors import BundleError, ConfigError
+from zoo.errors import BundleError
 from zoo.registry import registry
 
 if TYPE_CHECKING:
@@ -39,24 +39,11 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> Model:
         PluginError: If a plugin that it needs is broken.
         ConfigError: If there is no such device.
     """
+    from zoo.model import as_device
+
     place = as_device(device)
     contents = open_bundle(bundle_path(path), read_contents)
     return restore(contents, where=str(path), device=place)
-
-
-def as_device(device: str | torch.device) -> torch.device:
-    """Check that a device is there.
-
-    Raises:
-        ConfigError: If it is not.
-    """
-    import torch
-
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ConfigError(f"device must be one of this machine, such as 'cpu', got {device!r}: {reason}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import csv
 import importlib.util
 import json
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -172,12 +173,23 @@ def _predict_elsewhere(bundle: Path, table: Table) -> list[dict[str, Any]]:
 
 
 def _compare(model: Model, table: Table, predictions: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse to go on if the new process predicts otherwise than the trained model does here."""
-    here = model.predict(table.inputs["image"], device="cpu")
+    """Refuse to go on if the new process predicts otherwise than the trained model does here.
+
+    Words must be equal and numbers within 1e-4, since two processes may round sums in another order.
+    """
+    here = model.predict(list(table.inputs["image"]), device="cpu")
     for sample, mine, theirs in zip(table.inputs["image"], here, predictions, strict=True):
         for task, decoded in mine.items():
-            if "label" in decoded.as_json() and decoded.as_json()["label"] != theirs[task]["label"]:
+            if not _alike(decoded.as_json(), theirs[task]):
                 raise DataError(f"The bundle predicts another {task} for {sample.name} than the model that was saved.")
+
+
+def _alike(one: Any, other: Any) -> bool:
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_alike(one[key], other[key]) for key in one)
+    if isinstance(one, float) and isinstance(other, (int, float)):
+        return math.isclose(one, other, abs_tol=1e-4)
+    return bool(one == other)
 
 
 def _cells(table: Table, predictions: Sequence[Mapping[str, Any]]) -> list[Cell]:

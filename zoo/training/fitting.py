@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from zoo.data import Table, check_labels, read, split_table
 from zoo.errors import ConfigError, UnknownName
 from zoo.model import Model
 from zoo.registry import registry
+from zoo.spec import check_options
 from zoo.training.batches import FeatureRows, PictureRows, Row, collate
 from zoo.training.engine import Objective
 from zoo.training.evaluation import measure, pick_device
@@ -93,7 +95,10 @@ def fit(
     started = time.monotonic()
     place = pick_device(device)
     lowered = _precision(precision, place)
-    chosen = registry().method_class(method).with_settings(method, settings)
+    kind = registry().method_class(method)
+    own = {name for name in inspect.signature(fit).parameters if name != "settings"}
+    check_options(f"zoo.fit with the method {method!r}", settings, own | {field.name for field in fields(kind)})
+    chosen = kind.with_settings(method, settings)
     plan = _plan(chosen, model, run)
     decides, higher = _selection(model, select)
     table = read(data, strict=strict)

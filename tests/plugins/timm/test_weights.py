@@ -89,6 +89,17 @@ def test_a_file_that_is_not_there_is_named_with_the_ways_out(hub):
     assert "\n" not in message
 
 
+def test_weights_of_another_shape_are_refused_by_the_tensors_name(published, hub):
+    file = hub / f"models--timm--{NAME}" / "snapshots" / COMMIT / "model.safetensors"
+    first = next(iter(published.state_dict()))
+    save_file({**published.state_dict(), first: torch.zeros(2, 2)}, file)
+
+    with pytest.raises(zoo.WeightsError, match=rf"^[^\n]*do not fit: [^\n]*{first}") as caught:
+        zoo.build(f"timm:{NAME}")
+
+    assert "cannot be had" not in str(caught.value)
+
+
 def test_weights_that_do_not_fit_are_refused(published, hub):
     file = hub / f"models--timm--{NAME}" / "snapshots" / COMMIT / "model.safetensors"
     tensors = {key: value for key, value in published.state_dict().items() if not key.startswith("layer2")}

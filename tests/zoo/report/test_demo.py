@@ -88,15 +88,19 @@ def test_the_shown_pictures_are_test_pictures_of_every_kind(labels, tmp_path):
     assert len(chosen) <= demo.SHOWN
 
 
-def test_a_bundle_that_predicts_something_else_is_refused(labels, tmp_path):
+@pytest.mark.parametrize(
+    ("task", "key", "wrong"),
+    [("defect", "label", "maybe"), ("type", "probability", 0.123), ("probability", "value", 9.0)],
+)
+def test_a_bundle_that_predicts_something_else_is_refused(labels, tmp_path, task, key, wrong):
     table = demo._chosen(demo._write_table(labels, tmp_path / "cells.csv", 0))
     model = zoo.build("timm:test_resnet", demo.heads(), weights=None, seed=0)
     told = [{task: one.as_json() for task, one in row.items()} for row in model.predict(table.inputs["image"])]
 
     demo._compare(model, table, told)
-    told[3]["defect"]["label"] = "maybe"
+    told[3][task][key] = wrong
 
-    with pytest.raises(DataError, match="predicts another defect for"):
+    with pytest.raises(DataError, match=f"predicts another {task} for"):
         demo._compare(model, table, told)
 
 

@@ -412,6 +412,10 @@ def test_a_setting_that_cannot_be_used_is_one_sentence_before_any_data_is_read(m
     ("settings", "sentence"),
     [
         ({"method": "fine_tunning"}, "No method is called 'fine_tunning'.*Did you mean 'fine_tuning'"),
+        (
+            {"method": "fine_tuning", "epoch": 3},
+            "zoo.fit with the method 'fine_tuning' has no option 'epoch'; it takes epochs",
+        ),
         ({"method": "fine_tuning", "backbone_lr": 1}, "has no option 'backbone_lr'; it takes backbone_lr_scale"),
         ({"select": "kind/acuracy"}, "is no metric of this model; choose of loss, kind/accuracy"),
         ({"select": "accuracy"}, "is no metric of this model"),
