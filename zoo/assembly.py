@@ -12,14 +12,13 @@ from typing import Any
 import torch
 
 from zoo.catalog import list_backbones, resolve
-from zoo.contracts.backbone import Backbone
-from zoo.contracts.features import Want
+from zoo.contracts.backbone import Backbone, check_want
 from zoo.contracts.head import HeadContext, Needs
 from zoo.errors import CapabilityError, ConfigError
 from zoo.model import Model
 from zoo.reference import Reference
 from zoo.registry import registry
-from zoo.spec import BackboneSpec, HeadSpec, ModelSpec, StreamSpec
+from zoo.spec import BackboneSpec, HeadSpec, ModelSpec, StreamSpec, Want
 
 __all__ = ["assemble", "build", "head", "plan_model"]
 
@@ -100,7 +99,7 @@ def plan_model(backbone: BackboneLike, heads: Sequence[HeadLike] | HeadLike = ()
         spec = registry().provider(found.reference.provider).spec(found.reference)
         streams[stream] = StreamSpec(backbone=spec, input=_input_name(stream, spec, len(named)))
     listed = heads if isinstance(heads, Iterable) and not isinstance(heads, (str, Mapping)) else [heads]
-    return ModelSpec(streams=streams, heads=tuple(HeadSpec.of(one) for one in listed))
+    return _with_needs(ModelSpec(streams=streams, heads=tuple(HeadSpec.of(one) for one in listed)))
 
 
 def _with_origin(spec: ModelSpec, weights: str | Path | None) -> ModelSpec:
@@ -164,13 +163,35 @@ def context_of(spec: ModelSpec) -> HeadContext:
     return HeadContext({name: entry.backbone for name, entry in spec.streams.items()}, registry().head_class)
 
 
-def _wants(spec: ModelSpec, context: HeadContext) -> dict[str, Want]:
-    """Turn the heads' needs into what each backbone must give; a stream that no head reads gives its pooled vector."""
-    wants = {stream: Want(pooled=False) for stream in spec.streams}
+def _with_needs(spec: ModelSpec) -> ModelSpec:
+    """Turn the heads' needs into what each backbone must keep; one that no head reads is kept whole."""
+    needs = _needs(spec, context_of(spec))
+    return replace(spec, streams={name: replace(s, keep=needs.get(name)) for name, s in spec.streams.items()})
+
+
+def _needs(spec: ModelSpec, context: HeadContext) -> dict[str, Want]:
+    """Say what the heads read of each stream that they read."""
+    wants: dict[str, Want] = {}
     for one in spec.heads:
         for stream, needs in context.needs(one).items():
-            wants[stream] |= _want(one, needs, spec.streams[stream].backbone)
-    return {stream: Want() if want == Want(pooled=False) else want for stream, want in wants.items()}
+            wants[stream] = wants.get(stream, Want(pooled=False)) | _want(one, needs, spec.streams[stream].backbone)
+    return {stream: want for stream, want in wants.items() if want != Want(pooled=False)}
+
+
+def _wants(spec: ModelSpec, context: HeadContext) -> dict[str, Want]:
+    """Say what each backbone must give; a stream that no head reads gives its pooled vector.
+
+    Raises:
+        ConfigError: If the spec cuts off what a head reads.
+    """
+    needs = _needs(spec, context)
+    for stream, entry in spec.streams.items():
+        if entry.keep is None:
+            continue
+        check_want(entry.backbone, entry.keep)
+        if not needs.get(stream, entry.keep) <= entry.keep:
+            raise ConfigError(f"The stream {stream!r} keeps {entry.keep}, but its heads need {needs[stream]}.")
+    return {stream: needs.get(stream) or entry.keep or Want() for stream, entry in spec.streams.items()}
 
 
 def _want(one: HeadSpec, needs: Needs, spec: BackboneSpec) -> Want:

@@ -45,7 +45,7 @@ class Model(nn.Module):
 
     Args:
         spec: The model as data.
-        backbones: Stream name to backbone.
+        backbones: Stream name to backbone; each is cut to what the spec says that the heads read.
         heads: Head name to head, in order.
         wants: Stream name to the features that the heads need.
 
@@ -69,6 +69,10 @@ class Model(nn.Module):
         self.wants = dict(wants)
         self.provenance: dict[str, Any] = {}
         """How the model came to be (method, data, metrics); JSON, kept in its bundle."""
+        self.cut: dict[str, frozenset[str]] = {
+            stream: _cut_off(backbones[stream], entry.keep) for stream, entry in spec.streams.items()
+        }
+        """The stages of each stream of which nothing is left, since no head reads them."""
         self._frozen: dict[str, frozenset[str]] = {stream: frozenset() for stream in backbones}
 
     # --- forward
@@ -127,12 +131,14 @@ class Model(nn.Module):
     # --- stages and freezing
 
     def stages(self) -> list[StageRow]:
-        """List the stages of every backbone in the order of execution, then the heads."""
+        """List the stages of every backbone in the order of execution, then the heads; what was cut off is left out."""
         rows = []
         for stream, backbone in self.backbones.items():
             counts = dict.fromkeys([stage.name for stage in backbone.spec.stages], 0)
             for name, parameter in backbone.native.named_parameters():
                 counts[backbone.stage_of(name)] += parameter.numel()
+            for cut in self.cut[stream]:
+                counts.pop(cut)
             frozen = self._frozen[stream]
             rows += [StageRow(f"{stream}.{stage}", count, stage in frozen) for stage, count in counts.items()]
         for name, head in self.heads.items():
@@ -322,6 +328,19 @@ class Model(nn.Module):
         if name not in tasks:
             raise UnknownName(f"The model has no task {name!r}; it has {', '.join(nearest(name, tasks) or tasks)}.")
         return tasks[name]
+
+
+def _cut_off(backbone: Backbone, keep: Want | None) -> frozenset[str]:
+    """Trim a backbone to what is read of it; give the stages that had tensors and have none now."""
+    if keep is None:
+        return frozenset()
+    before = _stages_with_tensors(backbone)
+    backbone.trim(keep)
+    return before - _stages_with_tensors(backbone)
+
+
+def _stages_with_tensors(backbone: Backbone) -> frozenset[str]:
+    return frozenset(backbone.stage_of(key) for key in backbone.native.state_dict())
 
 
 def as_device(device: str | torch.device) -> torch.device:

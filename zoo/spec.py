@@ -25,6 +25,7 @@ __all__ = [
     "Modality",
     "StageSpec",
     "StreamSpec",
+    "Want",
     "from_json",
     "to_json",
 ]
@@ -43,9 +44,13 @@ class InputSpec:
         kind: What it holds; two libraries may use one name for different kinds.
         rank: Number of dimensions, the batch included.
         channels: Size of dimension 1, or None where there is none.
-        size: Height and width that the weights were trained at, in pixels; None for text.
+        size: Height and width that the weights were trained at, in pixels; None for text and sound.
         fixed_size: Whether ``size`` is the only one that is accepted.
         divisor: Height and width must be multiples of this.
+        least: Least height and width in pixels.
+        length: Number of tokens, samples or steps that it takes at the most, or of frames that the weights were trained
+            with; None if there is no limit.
+        fixed_length: Whether ``length`` is the only one that is accepted.
         dtype: ``float32`` or ``int64``.
         required: Whether it must be given.
     """
@@ -57,6 +62,9 @@ class InputSpec:
     size: tuple[int, int] | None = None
     fixed_size: bool = False
     divisor: int = 1
+    least: int = 1
+    length: int | None = None
+    fixed_length: bool = False
     dtype: str = "float32"
     required: bool = True
 
@@ -199,6 +207,33 @@ class HeadSpec:
         return replace(self, config={**self.config, **changes})
 
 
+@dataclass(frozen=True, slots=True)
+class Want:
+    """Which features one forward pass must give; the heads' needs fix it when a model is built.
+
+    Args:
+        pooled: Whether to give the pooled vector.
+        tokens: Whether to give tokens, prefix and grid.
+        maps: Names of the stages whose maps to give.
+    """
+
+    pooled: bool = True
+    tokens: bool = False
+    maps: tuple[str, ...] = ()
+
+    def __or__(self, other: Want) -> Want:
+        """Ask for what either asks."""
+        return Want(
+            pooled=self.pooled or other.pooled,
+            tokens=self.tokens or other.tokens,
+            maps=tuple(dict.fromkeys((*self.maps, *other.maps))),
+        )
+
+    def __le__(self, other: Want) -> bool:
+        """Say whether the other asks for all that this asks for."""
+        return self.pooled <= other.pooled and self.tokens <= other.tokens and set(self.maps) <= set(other.maps)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamSpec:
     """One backbone of a model and the input that feeds it.
@@ -206,10 +241,13 @@ class StreamSpec:
     Args:
         backbone: The backbone.
         input: Name of the input; streams that name the same input share it.
+        keep: What the heads read of it; layers that none of this runs through are cut off. None for the whole
+            backbone, where no head reads it.
     """
 
     backbone: BackboneSpec
     input: str = "image"
+    keep: Want | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -303,5 +341,5 @@ def from_json(spec: type[Spec], data: Any) -> Spec:
 
 
 _STRICT = {"extra": "forbid", "allow_inf_nan": False}
-for _spec in (Preprocessing, InputSpec, StageSpec, BackboneSpec, HeadSpec, StreamSpec, ModelSpec):
+for _spec in (Preprocessing, InputSpec, StageSpec, BackboneSpec, HeadSpec, Want, StreamSpec, ModelSpec):
     setattr(_spec, "__pydantic_config__", _STRICT)  # noqa: B010 - pydantic reads it, the dataclass does not know it

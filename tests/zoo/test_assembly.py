@@ -131,6 +131,39 @@ def test_the_heads_together_decide_what_one_pass_gives(asking):
     assert model.wants == {"main": Want(pooled=True, maps=("s2", "s1", "s4"))}
 
 
+def test_what_the_heads_read_is_kept_and_stands_in_the_spec(asking):
+    model = zoo.build("timm:test_resnet", ["on_map", "on_maps", kinds()], weights=None)
+
+    assert model.spec.streams["main"].keep == Want(pooled=True, maps=("s2", "s1", "s4"))
+    assert zoo.build("timm:test_resnet", weights=None).spec.streams["main"].keep is None
+
+
+def test_a_spec_that_keeps_nothing_by_name_is_built_whole_and_still_gives_what_its_heads_read(asking):
+    plan = plan_model("timm:test_resnet", "on_map")
+    older = replace(plan, streams={"main": replace(plan.streams["main"], keep=None)})
+    model = assemble(older, weights=None)
+
+    assert model.wants == {"main": Want(pooled=False, maps=("s2",))}
+    assert sum(p.numel() for p in model.backbones["main"].parameters()) == plan.streams["main"].backbone.parameters
+
+
+@pytest.mark.parametrize(
+    ("keep", "error", "message"),
+    [
+        (Want(pooled=True), ConfigError, "keeps .* but its heads need"),
+        (Want(pooled=False, maps=("s9",)), CapabilityError, "no map 's9'"),
+        (Want(tokens=True), CapabilityError, "gives no tokens"),
+    ],
+)
+def test_a_spec_that_cuts_off_what_a_head_reads_is_refused(asking, built, keep, error, message):
+    plan = plan_model("timm:test_resnet", "on_map")
+    wrong = replace(plan, streams={"main": replace(plan.streams["main"], keep=keep)})
+
+    with pytest.raises(error, match=message):
+        assemble(wrong, weights=None)
+    assert built == []
+
+
 def test_a_head_on_tokens_alone_does_without_the_pooled_vector(asking):
     model = zoo.build("timm:test_vit", "on_tokens", weights=None)
 
@@ -278,7 +311,7 @@ def test_a_model_of_random_weights_names_no_origin_and_is_else_as_planned():
     spec = zoo.build("timm:test_resnet", kinds(), weights=None).spec
 
     main = replace(plan.streams["main"].backbone, weights=None, license=None)
-    assert spec == replace(plan, streams={"main": zoo.StreamSpec(backbone=main)})
+    assert spec == replace(plan, streams={"main": replace(plan.streams["main"], backbone=main)})
 
 
 def test_a_model_of_a_weights_file_names_that_file(library):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,10 +54,12 @@ class Contents:
     Args:
         manifest: Its manifest.
         tensors: Its tensors.
+        texts: Path to content of its other files.
     """
 
     manifest: Manifest
     tensors: TensorSet
+    texts: Mapping[str, bytes]
 
 
 def read_contents(folder: BundleFolder) -> Contents:
@@ -70,13 +73,15 @@ def read_contents(folder: BundleFolder) -> Contents:
     manifest, _ = folder.manifest()
     check_plugins(manifest, str(folder.path))
     holders = tensor_files(manifest)
-    files = {}
+    files, texts = {}, {}
     for name, entry in manifest.files.items():
         data = folder.read(name, entry)
         if name in holders:
             files[name] = decode(data, f"{folder.path}/{name}")
+        else:
+            texts[name] = bytes(data)
     layouts = {str(layout): names for layout, names in manifest.memory_formats.items()}
-    return Contents(manifest, TensorSet(files, manifest.tied, layouts))
+    return Contents(manifest, TensorSet(files, manifest.tied, layouts), texts)
 
 
 def tensor_files(manifest: Manifest) -> list[str]:
@@ -110,7 +115,8 @@ def restore(contents: Contents, *, where: str, device: torch.device | None = Non
 
     manifest = contents.manifest
     streams = [part.name for part in manifest.components if part.role == "backbone"]
-    model = rebuild(ordered(manifest.model, streams), contents.tensors, where=where, device=device)
+    spec = ordered(manifest.model, streams)
+    model = rebuild(spec, contents.tensors, texts=contents.texts, where=where, device=device)
     for stream, stages in manifest.frozen.items():
         model.set_frozen(stream, frozenset(stages))
     model.provenance = dict(manifest.provenance)

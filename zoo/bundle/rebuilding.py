@@ -41,12 +41,20 @@ def states_of(model: Model) -> dict[str, Mapping[str, Tensor]]:
     return states
 
 
-def rebuild(spec: ModelSpec, tensors: TensorSet, *, where: str, device: torch.device | None = None) -> Model:
+def rebuild(
+    spec: ModelSpec,
+    tensors: TensorSet,
+    *,
+    texts: Mapping[str, bytes],
+    where: str,
+    device: torch.device | None = None,
+) -> Model:
     """Assemble a model and pour its tensors in; the state of the random number generators is kept.
 
     Args:
         spec: The model as data.
         tensors: All its tensors.
+        texts: Path to content of the bundle's other files; each backbone takes back those of its folder.
         where: Where they come from, for the message.
         device: Where the model is to be; None for the CPU.
 
@@ -61,6 +69,9 @@ def rebuild(spec: ModelSpec, tensors: TensorSet, *, where: str, device: torch.de
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             model = assemble(spec, weights=None)
         _pour(model, tensors)
+        for stream, backbone in model.backbones.items():
+            folder = f"backbones/{stream}/"
+            backbone.take_files({k.removeprefix(folder): v for k, v in texts.items() if k.startswith(folder)})
         for layout, names in tensors.memory_formats.items():
             for name in names:
                 tensor = _find(model, name)

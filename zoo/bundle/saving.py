@@ -84,7 +84,7 @@ def _describe(model: Model) -> _Draft:
     provenance = plain(model.provenance, "provenance")
     tensors = snapshot(states_of(model))
     texts = _native_files(model)
-    rebuilt = rebuild(model.spec, tensors, where="memory")
+    rebuilt = rebuild(model.spec, tensors, texts=texts, where="memory")
     components = _components(model, tensors)
     fields: dict[str, Any] = {
         "created": _created(),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
 from zoo.contracts.features import Features, Want
-from zoo.errors import CapabilityError, ShapeError, UnknownName
+from zoo.errors import CapabilityError, ConfigError, ShapeError, UnknownName
 from zoo.spec import BackboneSpec, InputSpec
 
 __all__ = ["Backbone", "StageMap"]
@@ -131,6 +132,40 @@ class Backbone(nn.Module, ABC):
         """
         return self._stages[name]
 
+    def trim(self, want: Want) -> None:
+        """Cut off, for good, every layer that nothing wanted runs through; its tensors leave the state dict.
+
+        Afterwards each parameter that is left gets a gradient from what is wanted, and the backbone gives that, or less
+        of it, and nothing else. A provider that cannot cut leaves the backbone whole.
+
+        Args:
+            want: What will be asked for.
+
+        Raises:
+            CapabilityError: If the backbone cannot give it.
+        """
+
+    def preprocess(self, sample: Any) -> Tensor | dict[str, Tensor]:
+        """Turn one sample into what the backbone takes, without the batch dimension, as the weights were trained.
+
+        Args:
+            sample: A Pillow image for pictures, a list of them for video; text or sound where the backbone brings a
+                tokenizer or a feature extractor.
+
+        Returns:
+            The main input; input name to tensor where there are several.
+
+        Raises:
+            ConfigError: If the backbone has no way from a sample to its input.
+            DataError: If the sample cannot be used.
+        """
+        if self.spec.preprocessing is None:
+            raise ConfigError(
+                f"{self.spec.reference} ({self.spec.modality}) brings no preprocessing; give it tensors: "
+                f"{', '.join(entry.name for entry in self.spec.inputs)}."
+            )
+        return self.spec.preprocessing.apply(sample)
+
     def set_grad_checkpointing(self, enable: bool = True) -> bool:
         """Trade compute for memory in training, where the library can.
 
@@ -146,6 +181,16 @@ class Backbone(nn.Module, ABC):
             File name to content: JSON values, or bytes.
         """
         return {}
+
+    def take_files(self, files: Mapping[str, bytes]) -> None:
+        """Take back what :meth:`native_files` gave, from a bundle, such as a tokenizer; unknown names are passed over.
+
+        Args:
+            files: File name to content, whose digests were checked; a bundle may still come from a stranger.
+
+        Raises:
+            ConfigError: If a file that it needs cannot be used.
+        """
 
 
 def check_inputs(spec: BackboneSpec, tensors: Mapping[str, Tensor]) -> None:
@@ -178,13 +223,19 @@ def _check_input(reference: str, entry: InputSpec, tensor: Tensor) -> None:
             f"{reference} takes {expected}, got {shape[1]} channels {shape}; "
             f"build it with '?in_channels={shape[1]}' or convert the input."
         )
-    if entry.kind != "image" or entry.size is None:
+    _check_length(reference, entry, shape)
+    if entry.kind not in ("image", "video") or entry.size is None:
         return
     height, width = shape[-2:]
     if entry.fixed_size and (height, width) != entry.size:
         raise ShapeError(
             f"{reference} takes pictures of {entry.size[0]}×{entry.size[1]} pixels only, got {height}×{width}; "
             f"resize them or build it with '?img_size={height}' where the architecture allows it."
+        )
+    if min(height, width) < entry.least:
+        raise ShapeError(
+            f"{reference} takes pictures of {entry.least}×{entry.least} pixels or more, got {height}×{width}; "
+            "enlarge them."
         )
     if height % entry.divisor or width % entry.divisor:
         fit = [-(-side // entry.divisor) * entry.divisor for side in (height, width)]
@@ -194,9 +245,22 @@ def _check_input(reference: str, entry: InputSpec, tensor: Tensor) -> None:
         )
 
 
+def _check_length(reference: str, entry: InputSpec, shape: tuple[int, ...]) -> None:
+    if entry.length is None or entry.kind == "image":
+        return
+    got = shape[2] if entry.kind == "video" else shape[-1]
+    what = {"video": "frames", "waveform": "samples", "spectrogram": "steps"}.get(entry.kind, "tokens")
+    if entry.fixed_length and got != entry.length:
+        raise ShapeError(f"{reference} takes {entry.length} {what} only, got {got}; pad or cut them.")
+    if got > entry.length and entry.kind != "video":
+        raise ShapeError(f"{reference} takes {entry.length} {what} at the most, got {got}; cut them.")
+
+
 def _describe(entry: InputSpec) -> str:
     if entry.kind == "image":
         return f"{entry.name} as (batch, {entry.channels}, height, width)"
+    if entry.kind == "video":
+        return f"{entry.name} as (batch, {entry.channels}, frames, height, width)"
     return f"{entry.name} of rank {entry.rank}"
 
 

@@ -7,30 +7,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from zoo.spec import Want
+
 __all__ = ["Features", "Want"]
-
-
-@dataclass(frozen=True, slots=True)
-class Want:
-    """Which features one forward pass must give; the heads' needs fix it when a model is built.
-
-    Args:
-        pooled: Whether to give the pooled vector.
-        tokens: Whether to give tokens, prefix and grid.
-        maps: Names of the stages whose maps to give.
-    """
-
-    pooled: bool = True
-    tokens: bool = False
-    maps: tuple[str, ...] = ()
-
-    def __or__(self, other: Want) -> Want:
-        """Ask for what either asks."""
-        return Want(
-            pooled=self.pooled or other.pooled,
-            tokens=self.tokens or other.tokens,
-            maps=tuple(dict.fromkeys((*self.maps, *other.maps))),
-        )
 
 
 @dataclass(slots=True)
