@@ -60,6 +60,7 @@ _FACE = {
     "evaluate": ("zoo.training.evaluation", "evaluate"),
     "fit": ("zoo.training.fitting", "fit"),
     "fit_weights": ("zoo.contracts.weights", "fit_weights"),
+    "skip_initialisers": ("zoo.contracts.initialising", "skip_initialisers"),
     "head": ("zoo.assembly", "head"),
     "hookimpl": ("zoo.hooks", "hookimpl"),
     "infer_heads": ("zoo.training.heads", "infer_heads"),
@@ -130,6 +131,7 @@ __all__ = [
     "read",
     "resolve",
     "save",
+    "skip_initialisers",
     "split_table",
     "verify",
     "zero_loss",
@@ -161,6 +163,7 @@ if TYPE_CHECKING:
     from zoo.contracts.head import Task as Task
     from zoo.contracts.head import TaskConfig as TaskConfig
     from zoo.contracts.head import zero_loss as zero_loss
+    from zoo.contracts.initialising import skip_initialisers as skip_initialisers
     from zoo.contracts.method import Method as Method
     from zoo.contracts.method import Plan as Plan
     from zoo.contracts.method import StageState as StageState

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from zoo.assembly import assemble
 from zoo.bundle.paths import NATIVE, OWN
 from zoo.bundle.tensors import TensorSet, with_layout
+from zoo.contracts.initialising import skip_initialisers
 from zoo.contracts.weights import fit_weights
 from zoo.errors import BundleError, PluginError, ZooError
 from zoo.model import Model
@@ -66,7 +67,7 @@ def rebuild(
         PluginError: If a plugin that it needs is broken.
     """
     try:
-        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"), skip_initialisers():
             model = assemble(spec, weights=None)
         _pour(model, tensors)
         for stream, backbone in model.backbones.items():

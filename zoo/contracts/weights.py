@@ -30,9 +30,11 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 def fit_weights(
     module: nn.Module, tensors: Mapping[str, Tensor], *, where: str, classifier: Iterable[str] = ()
 ) -> None:
-    """Load tensors into a module: every key must be there, none may be left over, shape and dtype must be equal.
+    """Make tensors a module's own: every key must be there, none may be left over, shape and dtype must be equal.
 
-    ``load_state_dict(strict=True)`` alone would accept another dtype, or shape ``(1,)`` for a scalar.
+    ``load_state_dict(strict=True)`` alone would accept another dtype, or shape ``(1,)`` for a scalar. The tensors are
+    taken over, not copied, so those of a mapped file are read when they are first used; tensors that the module shares
+    between two names stay shared.
 
     Args:
         module: Where to load them.
@@ -60,7 +62,30 @@ def fit_weights(
                 f"The weights in {where} do not fit {type(module).__name__}: {key} must be "
                 f"{_shape(own[key])}, got {_shape(tensor)}."
             )
-    module.load_state_dict(given, strict=True)
+    shared = _shared(module)
+    module.load_state_dict(given, strict=True, assign=True)
+    for first, others in shared:
+        for other in others:
+            _set(module, other, _get(module, first))
+
+
+def _shared(module: nn.Module) -> list[tuple[str, list[str]]]:
+    """Group the names of parameters that are one tensor, those with more names than one."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return [(first, others) for first, *others in names.values() if others]
+
+
+def _get(module: nn.Module, name: str) -> nn.Parameter:
+    path, _, leaf = name.rpartition(".")
+    found: nn.Parameter = getattr(module.get_submodule(path), leaf)
+    return found
+
+
+def _set(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+    path, _, leaf = name.rpartition(".")
+    setattr(module.get_submodule(path), leaf, parameter)
 
 
 def _first(keys: list[str]) -> str:

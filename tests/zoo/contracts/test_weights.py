@@ -93,3 +93,22 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, content):
 )
 def test_the_kinds_of_normalisation_are_told(layers, kinds):
     assert norm_kinds(nn.Sequential(*layers)) == kinds
+
+
+def test_tensors_are_taken_over_without_a_copy():
+    module, tensors = net(), other()
+    fit_weights(module, tensors, where="here")
+
+    assert module[0].weight.data_ptr() == tensors["0.weight"].data_ptr()
+    assert module[0].weight.requires_grad
+
+
+def test_parameters_with_two_names_stay_one():
+    module = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
+    module["b"].weight = module["a"].weight
+    module["a"].weight.requires_grad_(False)
+    fit_weights(module, {key: torch.ones_like(value) for key, value in module.state_dict().items()}, where="here")
+
+    assert module["b"].weight is module["a"].weight
+    assert not module["a"].weight.requires_grad
+    assert torch.equal(module["b"].weight, torch.ones(2, 2))
