@@ -19,6 +19,7 @@ from zoo.model import Model
 from zoo.reference import Reference
 from zoo.registry import registry
 from zoo.spec import BackboneSpec, HeadSpec, ModelSpec, StreamSpec, Want
+from zoo.spec_cache import spec_of
 
 __all__ = ["assemble", "build", "head", "plan_model"]
 
@@ -96,7 +97,7 @@ def plan_model(backbone: BackboneLike, heads: Sequence[HeadLike] | HeadLike = ()
         found = resolve(asked)
         if found.how not in ("exact", "as given"):
             log.info("%s", found)
-        spec = registry().provider(found.reference.provider).spec(found.reference)
+        spec = spec_of(found)
         streams[stream] = StreamSpec(backbone=spec, input=_input_name(stream, spec, len(named)))
     listed = heads if isinstance(heads, Iterable) and not isinstance(heads, (str, Mapping)) else [heads]
     return _with_needs(ModelSpec(streams=streams, heads=tuple(HeadSpec.of(one) for one in listed)))

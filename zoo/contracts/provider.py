@@ -25,6 +25,10 @@ class Provider(ABC):
     library: ClassVar[str]
     """The distribution whose code runs, such as ``timm``."""
 
+    measured_once: ClassVar[bool] = False
+    """Whether the spec of an architecture in the catalog depends on nothing but the reference, the library's version and
+    this plugin's code, so that it can be kept in the user's cache."""
+
     @abstractmethod
     def catalog(self) -> Catalog:
         """List what the installed library offers; may import it and take minutes."""
