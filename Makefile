@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick lint types imports format catalogs bench clean
+.PHONY: demo test quick lint types imports format catalogs bench coverage clean
 
 demo: $(VENV)/.demo
 	$(BIN)/zoo demo
@@ -36,7 +36,14 @@ catalogs: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/build.py
 	$(BIN)/python benchmarks/forward.py
+
+# Every architecture of the three libraries, ours and the peers': hours; it goes on where it stopped.
+coverage: $(VENV)/.bench
+	$(BIN)/python benchmarks/coverage.py timm torchvision hf --jobs 2
+	$(BIN)/python benchmarks/coverage.py timm hf --what peers --jobs 2
+	$(BIN)/python benchmarks/coverage.py timm --what values --jobs 2
 
 clean:
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
@@ -50,4 +57,8 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+$(VENV)/.bench: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	touch $@

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 # public name -> the module that has it, and its name there
 _FACE = {
+    "Augmentation": ("zoo.augmentation", "Augmentation"),
     "Backbone": ("zoo.contracts.backbone", "Backbone"),
     "BackboneSpec": ("zoo.spec", "BackboneSpec"),
     "BundleError": ("zoo.errors", "BundleError"),
@@ -73,10 +74,12 @@ _FACE = {
     "save": ("zoo.bundle", "save"),
     "split_table": ("zoo.data", "split_table"),
     "verify": ("zoo.bundle", "verify"),
+    "wrap": ("zoo.wrapping", "wrap"),
     "zero_loss": ("zoo.contracts.head", "zero_loss"),
 }
 
 __all__ = [
+    "Augmentation",
     "Backbone",
     "BackboneSpec",
     "BundleError",
@@ -134,6 +137,7 @@ __all__ = [
     "skip_initialisers",
     "split_table",
     "verify",
+    "wrap",
     "zero_loss",
 ]
 __version__ = "0.1.0"
@@ -142,6 +146,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from zoo.assembly import build as build
     from zoo.assembly import head as head
+    from zoo.augmentation import Augmentation as Augmentation
     from zoo.bundle import load as load
     from zoo.bundle import save as save
     from zoo.bundle import verify as verify
@@ -198,6 +203,7 @@ if TYPE_CHECKING:
     from zoo.training.fitting import fit as fit
     from zoo.training.heads import infer_heads as infer_heads
     from zoo.training.history import History as History
+    from zoo.wrapping import wrap as wrap
 else:
 
     def __getattr__(name: str) -> object:

@@ -14,12 +14,14 @@ import torch
 from zoo.catalog import list_backbones, resolve
 from zoo.contracts.backbone import Backbone, check_want
 from zoo.contracts.head import HeadContext, Needs
+from zoo.contracts.weights import fit_weights, read_weights
 from zoo.errors import CapabilityError, ConfigError
 from zoo.model import Model
 from zoo.reference import Reference
 from zoo.registry import registry
 from zoo.spec import BackboneSpec, HeadSpec, ModelSpec, StreamSpec, Want
 from zoo.spec_cache import spec_of
+from zoo.wrapping import WRAPPED, WrappedBackbone
 
 __all__ = ["assemble", "build", "head", "plan_model"]
 
@@ -29,7 +31,7 @@ MAIN = "main"
 """Name of the only stream, where the user gave none."""
 
 HeadLike = HeadSpec | str | Mapping[str, Any]
-BackboneLike = str | Reference | Mapping[str, str | Reference]
+BackboneLike = str | Reference | Backbone | Mapping[str, str | Reference | Backbone]
 
 
 def head(type: str, *, name: str | None = None, **config: Any) -> HeadSpec:
@@ -60,15 +62,19 @@ def build(
     heads: Sequence[HeadLike] | HeadLike = (),
     *,
     weights: str | Path | None = "pretrained",
+    dtype: str | torch.dtype | None = None,
     seed: int | None = None,
 ) -> Model:
     """Build a model: resolve the backbones, check the heads against them, then load the weights.
 
     Args:
-        backbone: A reference such as ``timm:mobilenetv3``, or stream name to reference.
+        backbone: A reference such as ``timm:mobilenetv3``, or what :func:`zoo.wrap` gave; or stream name to
+            one of them. What was wrapped is taken as it is, not copied.
         heads: The heads, each as :func:`head` gives it, a dict, or a type's name; none for a bare feature extractor.
         weights: ``"pretrained"``; None for random weights; or the path of a safetensors file with the library's own
             keys, for a model with one backbone.
+        dtype: Floating type of all parameters, ``float32``, ``bfloat16``, ``float16`` or ``float64``; None for the one
+            that they are built with, float32. Inputs are converted.
         seed: Seed of all random weights, the heads' among them; None to draw from torch's global generator. The
             global generator is left as it was if a seed is given.
 
@@ -82,25 +88,68 @@ def build(
         ConfigError: If a setting cannot be used.
         WeightsError: If the weights cannot be had or do not fit.
     """
+    floating = None if dtype is None else _floating(dtype)
     spec = _with_origin(plan_model(backbone, heads), weights)
+    wrapped = _wrapped(backbone, weights)
     if seed is None:
-        return assemble(spec, weights=weights)
+        return assemble(spec, weights=weights, wrapped=wrapped).to(dtype=floating)
     with torch.random.fork_rng():
-        return assemble(spec, weights=weights, seed=seed)
+        return assemble(spec, weights=weights, seed=seed, wrapped=wrapped).to(dtype=floating)
+
+
+def _floating(dtype: str | torch.dtype) -> torch.dtype:
+    """Read the name of a floating type.
+
+    Raises:
+        ConfigError: If it is none.
+    """
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+    name = str(dtype).removeprefix("torch.")
+    if name not in known:
+        raise ConfigError(f"dtype must be one of {', '.join(known)}, got {name!r}.")
+    return known[name]
 
 
 def plan_model(backbone: BackboneLike, heads: Sequence[HeadLike] | HeadLike = ()) -> ModelSpec:
     """Make the spec that :func:`build` would build, without loading weights; the arguments are the same."""
-    named = {MAIN: backbone} if isinstance(backbone, (str, Reference)) else dict(backbone)
+    named = _named(backbone)
     streams = {}
     for stream, asked in named.items():
-        found = resolve(asked)
-        if found.how not in ("exact", "as given"):
-            log.info("%s", found)
-        spec = spec_of(found)
+        spec = asked.spec if isinstance(asked, Backbone) else _look_up(asked)
         streams[stream] = StreamSpec(backbone=spec, input=_input_name(stream, spec, len(named)))
     listed = heads if isinstance(heads, Iterable) and not isinstance(heads, (str, Mapping)) else [heads]
     return _with_needs(ModelSpec(streams=streams, heads=tuple(HeadSpec.of(one) for one in listed)))
+
+
+def _named(backbone: BackboneLike) -> dict[str, str | Reference | Backbone]:
+    """Give the streams by name.
+
+    Raises:
+        ConfigError: If one is a backbone that a provider built.
+    """
+    named = {MAIN: backbone} if isinstance(backbone, (str, Reference, Backbone)) else dict(backbone)
+    for given in named.values():
+        if isinstance(given, Backbone) and not isinstance(given, WrappedBackbone):
+            raise ConfigError(
+                f"A backbone must be a reference or come of zoo.wrap; give {given.spec.reference!r} itself."
+            )
+    return named
+
+
+def _look_up(asked: str | Reference) -> BackboneSpec:
+    found = resolve(asked)
+    if found.how not in ("exact", "as given"):
+        log.info("%s", found)
+    return spec_of(found)
+
+
+def _wrapped(backbone: BackboneLike, weights: str | Path | None) -> dict[str, Backbone]:
+    """Give the streams whose module the user brought."""
+    given = {stream: one for stream, one in _named(backbone).items() if isinstance(one, Backbone)}
+    for one in given.values():
+        if weights is None:
+            raise ConfigError(f"{one.spec.reference} comes with the weights that it has; leave weights=None out.")
+    return given
 
 
 def _with_origin(spec: ModelSpec, weights: str | Path | None) -> ModelSpec:
@@ -119,7 +168,13 @@ def _input_name(stream: str, spec: BackboneSpec, count: int) -> str:
     return spec.modality if count == 1 else stream
 
 
-def assemble(spec: ModelSpec, *, weights: str | Path | None, seed: int | None = None) -> Model:
+def assemble(
+    spec: ModelSpec,
+    *,
+    weights: str | Path | None,
+    seed: int | None = None,
+    wrapped: Mapping[str, Backbone] | None = None,
+) -> Model:
     """Build a model from its whole spec; with ``weights=None`` this needs no network.
 
     Args:
@@ -127,6 +182,7 @@ def assemble(spec: ModelSpec, *, weights: str | Path | None, seed: int | None = 
         weights: As for :func:`build`.
         seed: Seed of random weights, set in torch's global generator before each head and each backbone, so that what
             one starts with does not depend on the others.
+        wrapped: Stream to backbone, for those whose module comes from the user's own code.
 
     Raises:
         UnknownName: If a provider or head type is not installed.
@@ -149,8 +205,25 @@ def assemble(spec: ModelSpec, *, weights: str | Path | None, seed: int | None = 
     backbones: dict[str, Backbone] = {}
     for stream, entry in spec.streams.items():
         _sow(seed, f"backbones.{stream}")
-        backbones[stream] = registry().provider(entry.backbone.provider).build(entry.backbone, weights=weights)
+        if entry.backbone.provider == WRAPPED:
+            backbones[stream] = _own_module(stream, entry.backbone, weights, wrapped or {})
+        else:
+            backbones[stream] = registry().provider(entry.backbone.provider).build(entry.backbone, weights=weights)
     return Model(spec, backbones, heads, wants).eval()
+
+
+def _own_module(
+    stream: str, spec: BackboneSpec, weights: str | Path | None, wrapped: Mapping[str, Backbone]
+) -> Backbone:
+    """Give the user's own backbone, with the weights of a file if there is one."""
+    if stream not in wrapped:
+        raise ConfigError(
+            f"{spec.reference} is no library's: wrap its module, a {spec.construction.get('code')}, with zoo.wrap and "
+            "give that in place of the reference."
+        )
+    if weights is not None and weights != "pretrained":
+        fit_weights(wrapped[stream].native, read_weights(weights), where=str(weights))
+    return wrapped[stream]
 
 
 def _sow(seed: int | None, part: str) -> None:
@@ -180,7 +253,7 @@ def _needs(spec: ModelSpec, context: HeadContext) -> dict[str, Want]:
 
 
 def _wants(spec: ModelSpec, context: HeadContext) -> dict[str, Want]:
-    """Say what each backbone must give; a stream that no head reads gives its pooled vector.
+    """Say what each backbone must give; a stream that no head reads gives its pooled vector, and its projected one.
 
     Raises:
         ConfigError: If the spec cuts off what a head reads.
@@ -192,11 +265,15 @@ def _wants(spec: ModelSpec, context: HeadContext) -> dict[str, Want]:
         check_want(entry.backbone, entry.keep)
         if not needs.get(stream, entry.keep) <= entry.keep:
             raise ConfigError(f"The stream {stream!r} keeps {entry.keep}, but its heads need {needs[stream]}.")
-    return {stream: needs.get(stream) or entry.keep or Want() for stream, entry in spec.streams.items()}
+    return {stream: needs.get(stream) or entry.keep or _whole(entry) for stream, entry in spec.streams.items()}
+
+
+def _whole(stream: StreamSpec) -> Want:
+    return Want(embed="embed" in stream.backbone.capabilities)
 
 
 def _want(one: HeadSpec, needs: Needs, spec: BackboneSpec) -> Want:
-    for capability in ("pooled", "tokens"):
+    for capability in ("pooled", "tokens", "embed"):
         if getattr(needs, capability) and capability not in spec.capabilities:
             raise _lacks(one, spec, capability, capability)
     maps = []
@@ -205,7 +282,7 @@ def _want(one: HeadSpec, needs: Needs, spec: BackboneSpec) -> Want:
         if not at:
             raise _lacks(one, spec, f"maps@{reduction}", "maps")
         maps.append(at[-1])
-    return Want(pooled=needs.pooled, tokens=needs.tokens, maps=tuple(maps))
+    return Want(pooled=needs.pooled, tokens=needs.tokens, maps=tuple(maps), embed=needs.embed)
 
 
 def _lacks(one: HeadSpec, spec: BackboneSpec, missing: str, capability: str) -> CapabilityError:

@@ -11,7 +11,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from zoo.contracts.backbone import Backbone
+from zoo.contracts.backbone import Backbone, tensor_names
 from zoo.contracts.features import Features, Want
 from zoo.contracts.head import Decoded, Head, Task
 from zoo.contracts.modules import ModuleMap
@@ -260,7 +260,7 @@ class Model(nn.Module):
                     batch = self.preprocess(samples[start : start + batch_size], pool)
                     outputs = self({name: tensor.to(place) for name, tensor in batch.items()})
                     tasks = self.tasks()
-                    decoded = {name: tasks[name].decode(output.cpu()) for name, output in outputs.items()}
+                    decoded = {name: tasks[name].decode(_plain(output)) for name, output in outputs.items()}
                     count = len(samples[start : start + batch_size])
                     yield [{name: rows[row] for name, rows in decoded.items()} for row in range(count)]
         finally:
@@ -330,6 +330,11 @@ class Model(nn.Module):
         return tasks[name]
 
 
+def _plain(output: Tensor) -> Tensor:
+    """Bring an output to the CPU, in a type that numpy knows."""
+    return output.float().cpu() if output.dtype in (torch.bfloat16, torch.float16) else output.cpu()
+
+
 def _cut_off(backbone: Backbone, keep: Want | None) -> frozenset[str]:
     """Trim a backbone to what is read of it; give the stages that had tensors and have none now."""
     if keep is None:
@@ -340,7 +345,7 @@ def _cut_off(backbone: Backbone, keep: Want | None) -> frozenset[str]:
 
 
 def _stages_with_tensors(backbone: Backbone) -> frozenset[str]:
-    return frozenset(backbone.stage_of(key) for key in backbone.native.state_dict())
+    return frozenset(map(backbone.stage_of, tensor_names(backbone.native)))
 
 
 def as_device(device: str | torch.device) -> torch.device:

@@ -70,6 +70,11 @@ class Reference:
             if not _is_scalar(self.options[option]):
                 raise InvalidReference(f"The option {option!r} of '{self.provider}:{self.name}' must be a JSON scalar.")
         object.__setattr__(self, "options", MappingProxyType(dict(sorted(self.options.items()))))
+        try:
+            str(self)
+        except UnicodeEncodeError as error:  # half a surrogate pair, as file names that are no UTF-8 have
+            told, wrong = f"{self.provider}:{self.name}", error.object[error.start]
+            raise InvalidReference(f"{told!r} has {wrong!r}, which is no text; rename it.") from error
 
     def __eq__(self, other: object) -> bool:
         return str(self) == str(other) if isinstance(other, Reference) else NotImplemented

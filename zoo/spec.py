@@ -111,7 +111,7 @@ class BackboneSpec:
         token_dim: Width of a token; None if it has no tokens.
         prefix_tokens: Class and register tokens in front of the others.
         stages: Stages in the order of execution, ``stem`` first.
-        capabilities: Of ``pooled``, ``maps``, ``tokens``, ``mask``, ``in_channels``, ``dynamic_size``,
+        capabilities: Of ``pooled``, ``maps``, ``tokens``, ``mask``, ``embed``, ``in_channels``, ``dynamic_size``,
             ``grad_checkpointing``; sorted.
         norms: Kinds of normalisation layers: ``batch``, ``layer``, ``group``, ``instance``, ``rms``; sorted.
         parameters: Number of parameters without a classifier.
@@ -215,11 +215,13 @@ class Want:
         pooled: Whether to give the pooled vector.
         tokens: Whether to give tokens, prefix and grid.
         maps: Names of the stages whose maps to give.
+        embed: Whether to give the projected vector of a dual-tower model.
     """
 
     pooled: bool = True
     tokens: bool = False
     maps: tuple[str, ...] = ()
+    embed: bool = False
 
     def __or__(self, other: Want) -> Want:
         """Ask for what either asks."""
@@ -227,11 +229,13 @@ class Want:
             pooled=self.pooled or other.pooled,
             tokens=self.tokens or other.tokens,
             maps=tuple(dict.fromkeys((*self.maps, *other.maps))),
+            embed=self.embed or other.embed,
         )
 
     def __le__(self, other: Want) -> bool:
         """Say whether the other asks for all that this asks for."""
-        return self.pooled <= other.pooled and self.tokens <= other.tokens and set(self.maps) <= set(other.maps)
+        flags = (self.pooled, other.pooled), (self.tokens, other.tokens), (self.embed, other.embed)
+        return all(ours <= theirs for ours, theirs in flags) and set(self.maps) <= set(other.maps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

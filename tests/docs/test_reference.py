@@ -15,7 +15,11 @@ from zoo.reference import _GRAMMAR
 from zoo.registry import registry
 
 PAGES = Path(__file__).parents[2] / "docs" / "reference"
-COMMANDS = typer.main.get_command(app).commands
+COMMANDS = {
+    name if one is group else f"{name} {inner}": one
+    for name, group in typer.main.get_command(app).commands.items()
+    for inner, one in getattr(group, "commands", {name: group}).items()
+}
 
 
 def sections(page: str) -> dict[str, str]:

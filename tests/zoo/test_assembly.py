@@ -467,3 +467,26 @@ def test_nothing_is_logged_twice(caplog):
     assert [record.getMessage() for record in caplog.records if record.name == "zoo"] == [
         "timm:Test ResNet → timm:test_resnet.r160_in1k (folded)"
     ]
+
+
+# --- floating types
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", torch.float64])
+def test_a_model_is_built_in_the_floating_type_that_is_asked_for_and_takes_ordinary_pictures(dtype, tmp_path):
+    usual = zoo.build("timm:test_resnet", kinds(), weights=None, seed=0)
+    model = zoo.build("timm:test_resnet", kinds(), weights=None, seed=0, dtype=dtype)
+    image = torch.rand(2, 3, 64, 64)
+    output = model(image)["kind"]
+
+    assert {str(p.dtype) for p in model.parameters()} == {f"torch.{str(dtype).removeprefix('torch.')}"}
+    assert torch.allclose(output.float(), usual(image)["kind"], atol=0.05)
+    assert {row["kind"].label for row in model.predict(image)} <= {"cat", "dog"}
+    again = zoo.load(model.save(tmp_path / "bundle"))
+    assert torch.equal(again(image)["kind"], output)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "half-ish", torch.int64, "float8_e4m3fn"])
+def test_another_type_is_refused(dtype):
+    with pytest.raises(ConfigError, match="dtype must be one of float32"):
+        zoo.build("timm:test_resnet", weights=None, dtype=dtype)

@@ -9,6 +9,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from zoo.spec import BackboneSpec, HeadSpec, ModelSpec
+from zoo.wrapping import WRAPPED
 
 __all__ = ["escape", "make_card"]
 
@@ -29,8 +30,7 @@ def make_card(spec: ModelSpec, provenance: Mapping[str, Any]) -> str:
     parts = [
         "# A zoo model",
         _sentence(spec),
-        "## Load it\n\n```python\nimport zoo\n\n"
-        'model = zoo.load("path/to/this/folder")\nprint(model.predict("picture.jpg"))\n```',
+        _loading(spec),
         "## Backbones\n\n" + _table(("stream", "backbone", "weights from", "license", "parameters"), _backbones(spec)),
     ]
     if spec.heads:
@@ -41,6 +41,21 @@ def make_card(spec: ModelSpec, provenance: Mapping[str, Any]) -> str:
         rows = [(name, f"{value:.6g}") for name, value in metrics]
         parts.append("## Metrics\n\n" + _table(("metric", "value"), rows))
     return f"---\n{_data(spec, metrics).to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"
+
+
+def _loading(spec: ModelSpec) -> str:
+    """Write how it is loaded; what was wrapped needs code that is not in the bundle."""
+    codes = {
+        name: escape(stream.backbone.construction.get("code"))
+        for name, stream in spec.streams.items()
+        if stream.backbone.provider == WRAPPED
+    }
+    given = f", modules={{{', '.join(f'{name!r}: …' for name in codes)}}}" if codes else ""
+    call = f'zoo.load("path/to/this/folder"{given})'
+    code = f'```python\nimport zoo\n\nmodel = {call}\nprint(model.predict("picture.jpg"))\n```'
+    needs = [f"The module of the stream {name} is a {text}; make one and pass it." for name, text in codes.items()]
+    told = "**It needs code that is not in this folder.** " + " ".join(needs) + "\n\n" if codes else ""
+    return f"## Load it\n\n{told}{code}"
 
 
 def escape(text: object) -> str:

@@ -16,13 +16,14 @@ from zoo.registry import registry
 if TYPE_CHECKING:
     import torch
 
+    from zoo.bundle.rebuilding import Own
     from zoo.bundle.tensors import TensorSet
     from zoo.model import Model
 
 __all__ = ["load"]
 
 
-def load(path: str | Path, *, device: str | torch.device = "cpu") -> Model:
+def load(path: str | Path, *, device: str | torch.device = "cpu", modules: Mapping[str, Own] | None = None) -> Model:
     """Load a model from its bundle, as it was saved: weights, ties, layouts, frozen stages, provenance.
 
     Every file that the manifest lists must be there with the size and digest that it had; other files in the folder
@@ -31,12 +32,16 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> Model:
     Args:
         path: The bundle's folder.
         device: Where the model is to be.
+        modules: Stream to module, or to what makes one, for a bundle of :func:`zoo.wrap`, which needs code; the
+            bundle's tensors are poured into it. Which class that is stands in the error without it; nothing is ever
+            imported by a name in a bundle.
 
     Returns:
         The model, in eval mode.
 
     Raises:
-        BundleError: If the bundle is missing, cut, edited or from a newer zoo, or needs a plugin that is not there.
+        BundleError: If the bundle is missing, cut, edited or from a newer zoo, or needs a plugin or a module that
+            is not there.
         PluginError: If a plugin that it needs is broken.
         ConfigError: If there is no such device.
     """
@@ -44,7 +49,7 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> Model:
 
     place = as_device(device)
     contents = open_bundle(bundle_path(path), read_contents)
-    return restore(contents, where=str(path), device=place)
+    return restore(contents, where=str(path), device=place, modules=modules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +109,14 @@ def check_plugins(manifest: Manifest, where: str) -> None:
             )
 
 
-def restore(contents: Contents, *, where: str, device: torch.device | None = None) -> Model:
-    """Rebuild the model of a bundle.
+def restore(
+    contents: Contents,
+    *,
+    where: str,
+    device: torch.device | None = None,
+    modules: Mapping[str, Own] | None = None,
+) -> Model:
+    """Rebuild the model of a bundle; the arguments are those of :func:`load`.
 
     Raises:
         BundleError: If the tensors do not fit the model that the manifest describes.
@@ -116,7 +127,7 @@ def restore(contents: Contents, *, where: str, device: torch.device | None = Non
     manifest = contents.manifest
     streams = [part.name for part in manifest.components if part.role == "backbone"]
     spec = ordered(manifest.model, streams)
-    model = rebuild(spec, contents.tensors, texts=contents.texts, where=where, device=device)
+    model = rebuild(spec, contents.tensors, texts=contents.texts, where=where, device=device, modules=modules)
     for stream, stages in manifest.frozen.items():
         model.set_frozen(stream, frozenset(stages))
     model.provenance = dict(manifest.provenance)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -11,13 +11,18 @@ from torch import Tensor, nn
 from zoo.assembly import assemble
 from zoo.bundle.paths import NATIVE, OWN
 from zoo.bundle.tensors import TensorSet, with_layout
+from zoo.contracts.backbone import Backbone
 from zoo.contracts.initialising import skip_initialisers
 from zoo.contracts.weights import fit_weights
 from zoo.errors import BundleError, PluginError, ZooError
 from zoo.model import Model
 from zoo.spec import ModelSpec
+from zoo.wrapping import WRAPPED, rewrap
 
-__all__ = ["rebuild", "states_of"]
+__all__ = ["Own", "rebuild", "states_of"]
+
+Own = nn.Module | Callable[[], nn.Module]
+"""A module from the user's own code, or what makes one."""
 
 _INNER = "native."
 
@@ -49,6 +54,7 @@ def rebuild(
     texts: Mapping[str, bytes],
     where: str,
     device: torch.device | None = None,
+    modules: Mapping[str, Own] | None = None,
 ) -> Model:
     """Assemble a model and pour its tensors in; the state of the random number generators is kept.
 
@@ -58,6 +64,7 @@ def rebuild(
         texts: Path to content of the bundle's other files; each backbone takes back those of its folder.
         where: Where they come from, for the message.
         device: Where the model is to be; None for the CPU.
+        modules: Stream to module, or to what makes one, for streams whose module no provider builds.
 
     Returns:
         The model, in eval mode, nothing frozen.
@@ -68,7 +75,7 @@ def rebuild(
     """
     try:
         with torch.random.fork_rng(devices=[]), torch.device("cpu"), skip_initialisers():
-            model = assemble(spec, weights=None)
+            model = assemble(spec, weights=None, wrapped=_wrapped(spec, modules or {}, where))
         _pour(model, tensors)
         for stream, backbone in model.backbones.items():
             folder = f"backbones/{stream}/"
@@ -88,6 +95,33 @@ def rebuild(
     except Exception as error:  # what a provider raises over a spec that is not its own has no common type
         raise BundleError(f"The model in {where} cannot be rebuilt: {type(error).__name__}: {error}.") from error
     return model.eval()
+
+
+def _wrapped(spec: ModelSpec, modules: Mapping[str, Own], where: str) -> dict[str, Backbone]:
+    """Put the user's modules behind their specs; no code is looked up by a name in the bundle.
+
+    Raises:
+        BundleError: If one is missing, is not needed, or is no module.
+    """
+    needed = {name: entry.backbone for name, entry in spec.streams.items() if entry.backbone.provider == WRAPPED}
+    for stream in modules:
+        if stream not in needed:
+            known = ", ".join(needed) or "none"
+            raise BundleError(f"{where} takes no module for the stream {stream!r}; those that it takes: {known}.")
+    found: dict[str, Backbone] = {}
+    for stream, backbone in needed.items():
+        if stream not in modules:
+            code = str(backbone.construction.get("code"))[:200]
+            raise BundleError(
+                f"{where} needs code: the module of the stream {stream!r} is a {code!r}, which no plugin builds. Make "
+                f"one and pass it: zoo.load({where!r}, modules={{{stream!r}: {code.rpartition('.')[2]}(…)}})."
+            )
+        given = modules[stream]
+        module = given if isinstance(given, nn.Module) else given()
+        if not isinstance(module, nn.Module):
+            raise BundleError(f"modules[{stream!r}] must be or make a torch module, got {type(module).__name__}.")
+        found[stream] = rewrap(backbone, module)
+    return found
 
 
 def ordered(spec: ModelSpec, streams: list[str]) -> ModelSpec:

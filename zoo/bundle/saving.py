@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import platform
 from collections.abc import Mapping
@@ -26,6 +27,8 @@ from zoo.contracts.head import Head
 from zoo.errors import BundleError
 from zoo.model import Model
 from zoo.registry import Plugin, registry
+from zoo.spec import BackboneSpec
+from zoo.wrapping import WRAPPED
 
 __all__ = ["save"]
 
@@ -84,7 +87,8 @@ def _describe(model: Model) -> _Draft:
     provenance = plain(model.provenance, "provenance")
     tensors = snapshot(states_of(model))
     texts = _native_files(model)
-    rebuilt = rebuild(model.spec, tensors, texts=texts, where="memory")
+    own = {name: copy.deepcopy(b.native) for name, b in model.backbones.items() if b.spec.provider == WRAPPED}
+    rebuilt = rebuild(model.spec, tensors, texts=texts, where="memory", modules=own)
     components = _components(model, tensors)
     fields: dict[str, Any] = {
         "created": _created(),
@@ -129,18 +133,17 @@ def _readable(content: object, path: str) -> bytes:
 
 
 def _components(model: Model, tensors: TensorSet) -> tuple[Component, ...]:
-    parts: list[tuple[Literal["backbone", "head"], str, str, Plugin]] = []
+    parts: list[tuple[Literal["backbone", "head"], str, str, PluginEntry]] = []
     for stream, entry in model.spec.streams.items():
-        provider = entry.backbone.provider
-        parts.append(("backbone", stream, provider, registry().plugin(provider)))
+        parts.append(("backbone", stream, entry.backbone.provider, _builder(entry.backbone)))
     for head in model.spec.heads:
-        parts.append(("head", head.name, head.type, registry().owner("heads", head.type)))
+        parts.append(("head", head.name, head.type, _entry(registry().owner("heads", head.type))))
     return tuple(
         Component(
             role=role,
             name=name,
             type=kind,
-            plugin=_entry(plugin),
+            plugin=plugin,
             path=f"{role}s/{name}",
             state_digest=state_digest(tensors.of(f"{role}s/{name}/{NATIVE}")),
         )
@@ -150,12 +153,19 @@ def _components(model: Model, tensors: TensorSet) -> tuple[Component, ...]:
 
 def _requires(model: Model, components: tuple[Component, ...]) -> tuple[PluginEntry, ...]:
     """List all plugins that rebuilding needs; a combinator's heads may come from others than itself."""
-    needed = {part.plugin.name: part.plugin for part in components}
+    needed = {part.plugin.name: part.plugin for part in components if part.type != WRAPPED or part.role == "head"}
     for module in model.heads.modules():
         if isinstance(module, Head):
             plugin = registry().owner("heads", module.spec.type)
             needed[plugin.name] = _entry(plugin)
     return tuple(needed[name] for name in sorted(needed))
+
+
+def _builder(spec: BackboneSpec) -> PluginEntry:
+    """Say who builds a backbone: a plugin, or for a wrapped module nobody but the user's own code."""
+    if spec.provider != WRAPPED:
+        return _entry(registry().plugin(spec.provider))
+    return PluginEntry(name=WRAPPED, distribution=spec.library, version=spec.library_version)
 
 
 def _entry(plugin: Plugin) -> PluginEntry:

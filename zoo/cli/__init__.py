@@ -1,6 +1,7 @@
 """The command line: ``zoo COMMAND``; nothing heavy is imported before a command needs it.
 
     main        the error fence: exit codes, one line for an error, no traceback without ``--debug``
+    express     the commands that only look something up, read without typer
     app         the commands and their help
     output      JSON, tables and lines; what comes from outside is made harmless before it is printed
 
@@ -46,24 +47,20 @@ def _apart(argv: list[str]) -> tuple[list[str], list[str]]:
 
 def _fenced(args: list[str], *, debug: bool) -> int:
     """Run the command inside the fence."""
+    from zoo.cli.express import answer
     from zoo.cli.output import complain
     from zoo.errors import ZooError
 
     try:
-        from zoo.cli.app import UsageFault, run, usage
-    except Exception as error:
-        return _unexpected(error, debug=debug)
-    try:
-        code = run(args)
+        code = answer([arg for arg in args if arg not in _ANYWHERE])
+        if code is None:
+            code = _run(args)
         if code == INTERRUPTED:  # typer has turned Ctrl-C into this code
             complain("interrupted")
         return code
     except KeyboardInterrupt:
         complain("interrupted")
         return INTERRUPTED
-    except UsageFault as error:
-        complain(usage(error))
-        return 2
     except ZooError as error:
         _trace(debug=debug)
         complain(error)
@@ -74,6 +71,18 @@ def _fenced(args: list[str], *, debug: bool) -> int:
         return _unexpected(end, debug=debug)
     except Exception as error:
         return _unexpected(error, debug=debug)
+
+
+def _run(args: list[str]) -> int:
+    """Have typer read the command and run it; a wrong invocation is told in one line."""
+    from zoo.cli.app import UsageFault, run, usage
+    from zoo.cli.output import complain
+
+    try:
+        return run(args)
+    except UsageFault as error:
+        complain(usage(error))
+        return 2
 
 
 def _unexpected(error: BaseException, *, debug: bool) -> int:

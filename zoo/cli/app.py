@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from zoo.cli import bundles, catalog, demonstration, plugins, prediction, training
+from zoo.cli import bundles, catalog, conformance, demonstration, plugins, prediction, training
 
 __all__ = ["UsageFault", "app", "run", "usage"]
 
@@ -48,11 +48,15 @@ FIND, TRAIN, LOOK = "Find", "Train and use", "Check"
 app.command("list", epilog=catalog.LIST_EXAMPLES, rich_help_panel=FIND)(catalog.list_backbones)
 app.command("info", epilog=catalog.INFO_EXAMPLES, rich_help_panel=FIND)(catalog.info)
 app.command("resolve", epilog=catalog.RESOLVE_EXAMPLES, rich_help_panel=FIND)(catalog.resolve)
+catalogs = typer.Typer(invoke_without_command=True, callback=catalog.catalogs)
+catalogs.command("build", epilog=catalog.BUILD_EXAMPLES)(catalog.build)
+app.add_typer(catalogs, name="catalog", epilog=catalog.BUILD_EXAMPLES, rich_help_panel=LOOK)
 app.command("fit", epilog=training.FIT_EXAMPLES, rich_help_panel=TRAIN)(training.fit)
 app.command("evaluate", epilog=training.EVALUATE_EXAMPLES, rich_help_panel=TRAIN)(training.evaluate)
 app.command("predict", epilog=prediction.EXAMPLES, rich_help_panel=TRAIN)(prediction.predict)
 app.command("demo", epilog=demonstration.EXAMPLES, rich_help_panel=TRAIN)(demonstration.demo)
 app.command("verify", epilog=bundles.EXAMPLES, rich_help_panel=LOOK)(bundles.verify)
+app.command("check", epilog=conformance.EXAMPLES, rich_help_panel=LOOK)(conformance.check)
 app.command("plugins", epilog=plugins.PLUGINS_EXAMPLES, rich_help_panel=LOOK)(plugins.plugins)
 app.command("doctor", epilog=plugins.DOCTOR_EXAMPLES, rich_help_panel=LOOK)(plugins.doctor)
 

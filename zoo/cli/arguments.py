@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from zoo.errors import BundleError, ConfigError
 
 if TYPE_CHECKING:
+    from zoo.augmentation import Augmentation
     from zoo.spec import HeadSpec
 
-__all__ = ["check_target", "read_head", "read_settings", "read_weights"]
+__all__ = ["check_target", "read_augmentation", "read_head", "read_settings", "read_weights"]
 
 
 def read_head(text: str) -> HeadSpec:
@@ -67,6 +68,30 @@ def read_settings(texts: Sequence[str], *, taken: Iterable[str]) -> dict[str, An
         except ValueError:
             found[key] = value
     return found
+
+
+def read_augmentation(text: str | None) -> Augmentation:
+    """Read the name of a preset, or JSON with the fields of an augmentation.
+
+    Raises:
+        UnknownName: If there is no such preset.
+        ConfigError: If the JSON has another form.
+
+    Example:
+        >>> read_augmentation('{"flip": 0.5}').flip
+        0.5
+    """
+    from zoo.augmentation import Augmentation
+    from zoo.spec import from_json
+
+    if text is None or not text.lstrip().startswith("{"):
+        return Augmentation.of(text)
+    try:
+        return from_json(Augmentation, json.loads(text))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"--augmentation must be a name or JSON, got {text!r}: {error}.") from error
 
 
 def read_weights(text: str) -> str | None:

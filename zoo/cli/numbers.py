@@ -7,9 +7,10 @@ import re
 
 from zoo.errors import ConfigError
 
-__all__ = ["count", "millions", "size"]
+__all__ = ["count", "millions", "pixels", "size"]
 
 _COUNT = re.compile(r"(\d+(?:[._]\d+)*(?:e\+?\d+)?)\s*([kmgb]?)", re.IGNORECASE)
+_PIXELS = re.compile(r"([1-9][0-9]{0,5})(?:[x×]([1-9][0-9]{0,5}))?")
 _FACTORS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
 
 
@@ -47,6 +48,26 @@ def millions(number: int | None) -> str | None:
     if number is None:
         return None
     return f"{number / 1e6:.2f}" if 0 < number < 1e5 else f"{number / 1e6:.1f}"
+
+
+def pixels(option: str, text: str) -> tuple[int, int]:
+    """Read a picture size: one number for a square, or height and width.
+
+    Args:
+        option: Where it was typed.
+        text: What was typed, in pixels.
+
+    Raises:
+        ConfigError: If it is none.
+
+    Example:
+        >>> pixels("--size", "224"), pixels("--size", "256x128")
+        ((224, 224), (256, 128))
+    """
+    match = _PIXELS.fullmatch(text.strip())
+    if match is None:
+        raise ConfigError(f"{option} must be pixels such as 224 or 256x128, got {text!r}.")
+    return int(match[1]), int(match[2] or match[1])
 
 
 def size(pixels: tuple[int, int] | None) -> str | None:

@@ -38,6 +38,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Item = TypeVar("Item")
 
+_LONG = 200
+"""Rows from which on a table is not drawn for a terminal: that would take longer than to find what is in it."""
+
 _JOINERS = "\u200c\u200d"  # harmless, and needed to write some scripts
 
 
@@ -142,9 +145,18 @@ def complain(error: object) -> None:
     print(f"error: {clean(told)}", file=sys.stderr)
 
 
-def say_json(value: Any) -> None:
-    """Write a value as JSON to stdout: ASCII, so that no terminal and no encoding can alter it."""
-    print(json.dumps(plain(value), indent=2, allow_nan=False), file=_stdout or sys.stdout)
+def say_json(value: Any, *, lines: bool = False) -> None:
+    """Write a value as JSON to stdout: ASCII, so that no terminal and no encoding can alter it.
+
+    Args:
+        value: What to write.
+        lines: Write a list with one item a line, which takes a tenth of the time.
+    """
+    if lines and value:
+        told = ",\n ".join(json.dumps(item, allow_nan=False, default=plain) for item in value)
+        print(f"[\n {told}\n]", file=_stdout or sys.stdout)
+    else:
+        print(json.dumps(plain(value), indent=2, allow_nan=False), file=_stdout or sys.stdout)
 
 
 def plain(value: Any) -> Any:
@@ -179,15 +191,29 @@ def say_table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, numbe
         rows: The cells; None is written as ``-``.
         numbers: The columns that are flush right.
     """
+    stream = _stdout or sys.stdout
+    cells = [["-" if cell is None else clean(cell) for cell in row] for row in rows]
+    right = [header in numbers for header in headers]
+    lines = [*([list(headers)] if any(headers) else []), *cells]
+    if (stream.isatty() and len(cells) <= _LONG) or not all(cell.isascii() for line in lines for cell in line):
+        return _draw_table(stream, headers, cells, right)
+    wide = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        padded = (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, wide, right, strict=True))
+        stream.write("  ".join(padded).rstrip() + "\n")
+    return None
+
+
+def _draw_table(stream: TextIO, headers: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool]) -> None:
+    """Have rich draw a table: it folds what is wider than the terminal, and knows how wide every character is."""
     from rich.console import Console
     from rich.table import Table
 
-    stream = _stdout or sys.stdout
     table = Table(box=None, pad_edge=False, show_header=any(headers), padding=(0, 2, 0, 0))
-    for header in headers:
-        table.add_column(header, justify="right" if header in numbers else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*("-" if cell is None else clean(cell) for cell in row))
+    for header, flush_right in zip(headers, right, strict=True):
+        table.add_column(header, justify="right" if flush_right else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*row)
     console = Console(
         file=stream,
         markup=False,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zoo.cli.arguments import check_target, read_head, read_settings, read_weights
+from zoo.cli.arguments import check_target, read_augmentation, read_head, read_settings, read_weights
 from zoo.cli.options import AsJson, BatchSize, Bundle, Device, ImageColumn, Strict
 from zoo.cli.output import note, say, say_json, say_table, speaks
 from zoo.errors import ConfigError
@@ -31,7 +31,7 @@ EVALUATE_EXAMPLES = "zoo evaluate my-model pictures/ --split test\n\nzoo evaluat
 
 RUN = (
     *("method", "epochs", "batch_size", "lr", "weight_decay", "seed"),
-    *("device", "precision", "validation", "patience", "select", "strict"),
+    *("device", "precision", "validation", "patience", "select", "augmentation", "strict"),
 )
 """The options of ``zoo fit`` that ``zoo.fit`` takes as they are."""
 
@@ -60,6 +60,9 @@ def fit(
     validation: Annotated[float, typer.Option(help="Share of the rows to choose the best epoch by; 0 for none.")] = 0.2,
     patience: Annotated[int | None, typer.Option(min=1, help="Epochs without a better one before it stops.")] = None,
     select: Annotated[str | None, typer.Option(metavar="NAME", help="Best epoch by loss, or TASK/METRIC.")] = None,
+    augmentation: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Vary training pictures: light, standard, or JSON.")
+    ] = None,
     weights: Annotated[str, typer.Option(help="pretrained, none, or a safetensors file.")] = "pretrained",
     image: ImageColumn = None,
     split: Annotated[
@@ -75,6 +78,7 @@ def fit(
         raise ConfigError("--head names the column of each head itself; leave --target out.")
     heads = [read_head(text) for text in head or ()]
     run |= read_settings(settings or (), taken={*run, "model", "data"})
+    run["augmentation"] = read_augmentation(augmentation)
     check_target(out, overwrite=overwrite)
     source = {"image": image, "split": split, "labels": target or None, "strict": strict}
     history, saved = _train(data, source, backbone, heads, read_weights(weights), run, out, overwrite=overwrite)

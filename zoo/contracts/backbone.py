@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from zoo.contracts.features import Features, Want
 from zoo.errors import CapabilityError, ConfigError, ShapeError, UnknownName
 from zoo.spec import BackboneSpec, InputSpec
 
-__all__ = ["Backbone", "StageMap"]
+__all__ = ["Backbone", "StageMap", "tensor_names"]
 
 Inputs = Tensor | Mapping[str, Tensor]
 
@@ -40,21 +41,21 @@ class StageMap:
         moved: Mapping[str, str] | None = None,
     ) -> None:
         self._moved = dict(moved or {})
-        order = [name for name, _ in _walk(native)]
-        position = {name: i for i, name in enumerate(order)}
+        order = list(_walk(native))
         numbered = {stage: path for stage, path in ends.items() if stage not in ("stem", "post")}
         self.names: tuple[str, ...] = ("stem", *numbered, "post")
-        for stage, path in numbered.items():
-            if path not in position:
+        spans = {stage: _span(order, path) for stage, path in numbered.items()}
+        for stage, (first, last) in spans.items():
+            if first == last:
+                path = numbered[stage]
                 raise UnknownName(f"Stage {stage} ends in {path!r}, which {type(native).__name__} does not have.")
-        last = {stage: max(position[n] for n in order if _within(n, path)) for stage, path in numbered.items()}
-        first = position[begins or next(iter(numbered.values()))] if numbered else len(order)
+        start = _span(order, begins or next(iter(numbered.values())))[0] if numbered else len(order)
         self._stage: dict[str, str] = {}
-        for name in order:
-            if position[name] < first and not any(_within(path, name) for path in numbered.values()):
+        for position, name in enumerate(order):
+            if position < start and not any(first <= position < last for first, last in spans.values()):
                 self._stage[name] = "stem"
             else:
-                self._stage[name] = next((s for s, end in last.items() if position[name] <= end), "post")
+                self._stage[name] = next((s for s, (_, last) in spans.items() if position < last), "post")
 
     def __getitem__(self, name: str) -> str:
         """Give the stage of a module, parameter or buffer by its path."""
@@ -67,15 +68,37 @@ class StageMap:
             raise UnknownName(f"The backbone has no module, parameter or buffer {name!r}.") from None
 
 
-def _walk(module: nn.Module, prefix: str = "") -> Iterable[tuple[str, object]]:
-    """Walk parameters, buffers and modules in the order of definition, a module's own tensors before its children."""
-    for name, parameter in module.named_parameters(recurse=False):
-        yield prefix + name, parameter
-    for name, buffer in module.named_buffers(recurse=False):
-        yield prefix + name, buffer
-    for name, child in module.named_children():
-        yield prefix + name, child
-        yield from _walk(child, prefix + name + ".")
+def _walk(module: nn.Module, prefix: str = "") -> Iterator[str]:
+    """Name parameters, buffers and modules in the order of definition, a module's own tensors before its children."""
+    for held in (module._parameters, module._buffers):
+        for name, tensor in held.items():
+            if tensor is not None:
+                yield prefix + name
+    for name, child in module._modules.items():
+        if child is not None:
+            yield prefix + name
+            yield from _walk(child, prefix + name + ".")
+
+
+def _span(order: list[str], path: str) -> tuple[int, int]:
+    """Give where a path and all below it stand in the order, as a half-open range; empty if it is not there."""
+    if path not in order:
+        return 0, 0
+    first = last = order.index(path)
+    while last < len(order) and _within(order[last], path):
+        last += 1
+    return first, last
+
+
+def tensor_names(module: nn.Module, prefix: str = "") -> Iterator[str]:
+    """Name the tensors of a module, without touching them."""
+    for held in (module._parameters, module._buffers):
+        for name, tensor in held.items():
+            if tensor is not None:
+                yield prefix + name
+    for name, child in module._modules.items():
+        if child is not None:
+            yield from tensor_names(child, prefix + name + ".")
 
 
 def _within(name: str, path: str) -> bool:
@@ -122,7 +145,13 @@ class Backbone(nn.Module, ABC):
         tensors = {self.spec.inputs[0].name: inputs} if isinstance(inputs, Tensor) else dict(inputs)
         check_inputs(self.spec, tensors)
         check_want(self.spec, want)
-        return self.extract(tensors, want)
+        own = self.dtype
+        return self.extract({n: t.to(own) if t.is_floating_point() else t for n, t in tensors.items()}, want)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating type of its parameters, to which inputs are converted."""
+        return next((p.dtype for p in self.native.parameters() if p.is_floating_point()), torch.float32)
 
     def stage_of(self, name: str) -> str:
         """Give the stage of a module, parameter or buffer, by its path in the native module.
@@ -272,6 +301,11 @@ def check_want(spec: BackboneSpec, want: Want) -> None:
     """
     if want.pooled and "pooled" not in spec.capabilities:
         raise CapabilityError(f"{spec.reference} gives no pooled vector; it gives {', '.join(spec.capabilities)}.")
+    if want.embed and "embed" not in spec.capabilities:
+        raise CapabilityError(
+            f"{spec.reference} gives no embed, which a part of a dual-tower model does; it gives "
+            f"{', '.join(spec.capabilities)}."
+        )
     if want.tokens and "tokens" not in spec.capabilities:
         raise CapabilityError(f"{spec.reference} gives no tokens; it gives {', '.join(spec.capabilities)}.")
     have = [stage.name for stage in spec.maps]

@@ -35,11 +35,13 @@ class Needs:
         pooled: Whether it reads the pooled vector.
         tokens: Whether it reads tokens.
         reductions: Reductions of the maps that it reads, such as ``(8, 16, 32)``.
+        embed: Whether it reads the projected vector of a dual-tower model.
     """
 
     pooled: bool = False
     tokens: bool = False
     reductions: tuple[int, ...] = ()
+    embed: bool = False
 
     def __or__(self, other: Needs) -> Needs:
         """Ask for what either asks."""
@@ -47,6 +49,7 @@ class Needs:
             pooled=self.pooled or other.pooled,
             tokens=self.tokens or other.tokens,
             reductions=tuple(sorted({*self.reductions, *other.reductions})),
+            embed=self.embed or other.embed,
         )
 
 

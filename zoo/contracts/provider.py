@@ -26,8 +26,8 @@ class Provider(ABC):
     """The distribution whose code runs, such as ``timm``."""
 
     measured_once: ClassVar[bool] = False
-    """Whether the spec of an architecture in the catalog depends on nothing but the reference, the library's version and
-    this plugin's code, so that it can be kept in the user's cache."""
+    """Whether the spec of an architecture in the catalog depends on nothing but the reference, the library's version
+    and this plugin's code, so that it can be kept in the user's cache."""
 
     @abstractmethod
     def catalog(self) -> Catalog:

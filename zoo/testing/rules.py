@@ -9,7 +9,7 @@ from torch import Tensor
 
 from zoo.errors import ZooError
 
-__all__ = ["raises", "rule", "same"]
+__all__ = ["near", "raises", "rule", "same"]
 
 
 def rule(holds: bool, text: str) -> None:
@@ -21,6 +21,14 @@ def rule(holds: bool, text: str) -> None:
 def same(one: Tensor, other: Tensor, text: str) -> None:
     """Ask that two tensors are bit-equal."""
     rule(one.shape == other.shape and bool(one.eq(other).all()), text)
+
+
+def near(one: Tensor, other: Tensor, text: str, tolerance: float) -> None:
+    """Ask that two tensors differ by no more than a share of the largest value, and say by how much they do."""
+    rule(one.shape == other.shape, f"{text} The shapes are {tuple(one.shape)} and {tuple(other.shape)}.")
+    scale = max(float(one.detach().abs().max()), 1e-6) if one.numel() else 1.0
+    apart = float((one.detach() - other.detach()).abs().max()) / scale if one.numel() else 0.0
+    rule(apart <= tolerance, f"{text} They differ by {apart:.2g} of the largest value, {tolerance:g} is allowed.")
 
 
 @contextmanager

@@ -18,12 +18,13 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from zoo.contracts.method import FROZEN, Plan
 from zoo.model import Model
+from zoo.training.batches import ViewRows
 from zoo.training.evaluation import measure
 from zoo.training.features import from_flat
 from zoo.training.groups import parameter_groups, schedule, trained_names
 from zoo.training.history import EpochRow, History, Metrics
 
-__all__ = ["BestEpoch", "Engine", "Objective"]
+__all__ = ["BestEpoch", "Engine", "NewViews", "Objective"]
 
 log = logging.getLogger("zoo")
 
@@ -145,6 +146,24 @@ class FollowPlan(TrainerCallback):
     ) -> None:
         """Set the stages of the epoch; nothing is carried over from the epoch before."""
         follow(self._model, self._plan, int(state.epoch or 0))
+
+
+class NewViews(TrainerCallback):
+    """Tells training views which epoch begins; rows without views need not know.
+
+    Args:
+        rows: The training rows.
+    """
+
+    def __init__(self, rows: Any) -> None:
+        self._rows = rows
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Set the epoch before the first row is asked for; workers are started after it."""
+        if isinstance(self._rows, ViewRows):
+            self._rows.epoch = int(state.epoch or 0)
 
 
 def follow(model: Model, plan: Plan, epoch: int) -> None:

@@ -28,6 +28,7 @@ from zoo.contracts.features import Features
 from zoo.data import Sample
 from zoo.model import Model
 from zoo.spec import to_json
+from zoo.wrapping import WrappedBackbone
 
 __all__ = ["FeatureStore", "StoredFeatures", "from_flat", "to_flat"]
 
@@ -198,6 +199,7 @@ def _key(model: Model) -> str:
             "construction": dict(entry.backbone.construction),
             "pooling": entry.backbone.pooling,
             "preprocessing": None if entry.backbone.preprocessing is None else to_json(entry.backbone.preprocessing),
+            "code": backbone.fingerprint() if isinstance(backbone, WrappedBackbone) else None,
             "want": [want.pooled, want.tokens, list(want.maps)],
         }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

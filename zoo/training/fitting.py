@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from zoo.augmentation import Augmentation
 from zoo.contracts.method import Method, Plan
 from zoo.data import Table, check_labels, read, split_table
 from zoo.errors import ConfigError, UnknownName
 from zoo.model import Model
 from zoo.registry import registry
 from zoo.spec import check_options
-from zoo.training.batches import FeatureRows, PictureRows, Row, collate
+from zoo.training.batches import FeatureRows, PictureRows, Row, ViewRows, collate
 from zoo.training.engine import Objective
 from zoo.training.evaluation import measure, pick_device
 from zoo.training.features import FeatureStore
@@ -53,6 +54,7 @@ def fit(
     select: str | None = None,
     strict: bool = False,
     workers: int | None = None,
+    augmentation: Augmentation | str | None = None,
     progress: bool = False,
     **settings: Any,
 ) -> History:
@@ -78,6 +80,10 @@ def fit(
             there is one task, else the loss.
         strict: Whether an unreadable picture is an error instead of a skipped row.
         workers: Processes that open pictures; None for one a core on CUDA and none elsewhere.
+        augmentation: How training pictures are varied: ``light``, ``standard``, an ``Augmentation``, or None for not at
+            all. Each epoch sees another view of a picture, decided by the seed, the epoch and the row, whatever the
+            number of workers; validation, test and prediction always see the plain picture. A backbone that never
+            trains is then run on the views of each epoch, and no features are kept.
         progress: Whether to show a progress bar.
         settings: The method's own settings.
 
@@ -90,8 +96,9 @@ def fit(
         DataError: If the data cannot be used; nothing is trained then.
     """
     run = Settings(
-        epochs, batch_size, lr, weight_decay, warmup, seed, device, precision, validation, patience, select, workers
-    )
+        epochs, batch_size, lr, weight_decay, warmup, seed, device, precision, validation, patience, select, workers,
+        _augmentation(augmentation),
+    )  # fmt: skip
     started = time.monotonic()
     place = pick_device(device)
     lowered = _precision(precision, place)
@@ -117,12 +124,18 @@ def fit(
         precision=lowered,
     )
     _tell(model, table, columns, history)
-    datasets = _datasets(model, plan, parts, targets, history, place)
+    datasets = _datasets(model, plan, parts, targets, history, place, run)
     train(model, plan, datasets, run, history, place, decides=decides, higher=higher, progress=progress)
     _close(model, datasets, history, place, batch_size)
     history.seconds = time.monotonic() - started
     model.provenance = _provenance(table, columns, history)
     return history
+
+
+def _augmentation(given: Augmentation | str | None) -> Augmentation | None:
+    """Read how training pictures are varied; None for one that changes nothing, so that features can be kept."""
+    read = Augmentation.of(given)
+    return None if read.idle else read
 
 
 def _plan(method: Method, model: Model, run: Settings) -> Plan:
@@ -180,10 +193,17 @@ def _datasets(
     targets: Mapping[str, Mapping[str, Tensor]],
     history: History,
     place: torch.device,
+    run: Settings,
 ) -> dict[str, Dataset[Row]]:
     """Make the data sets: features that are computed once where no backbone ever trains, else pictures."""
-    if plan.stages() - plan.never_trained() != {HEADS}:
-        return {part: PictureRows(model, rows, targets[part]) for part, rows in parts.items()}
+    rests = plan.stages() - plan.never_trained() == {HEADS}
+    if run.augmentation is not None or not rests:
+        made: dict[str, Dataset[Row]] = {part: PictureRows(model, rows, targets[part]) for part, rows in parts.items()}
+        if run.augmentation is not None:
+            if rests:
+                log.info("With an augmentation no features are kept: the backbone runs on new views in each epoch.")
+            made["train"] = ViewRows(model, parts["train"], targets["train"], run.augmentation, run.seed)
+        return made
     history.cached_features = True
     store = FeatureStore(model)
     samples = {part: next(iter(rows.inputs.values())) for part, rows in parts.items()}

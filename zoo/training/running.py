@@ -16,7 +16,7 @@ from transformers.trainer_callback import ProgressCallback
 from zoo.contracts.method import Plan
 from zoo.model import Model
 from zoo.training.batches import Row, collate
-from zoo.training.engine import BestEpoch, Engine, FollowPlan, LastEpoch, Objective, follow
+from zoo.training.engine import BestEpoch, Engine, FollowPlan, LastEpoch, NewViews, Objective, follow
 from zoo.training.history import History
 from zoo.training.settings import Settings
 
@@ -62,7 +62,7 @@ def train(
             train_dataset=datasets["train"],
             eval_dataset=datasets.get("validation"),
             data_collator=collate,
-            callbacks=[FollowPlan(model, plan), keeper or LastEpoch(history)],
+            callbacks=[FollowPlan(model, plan), NewViews(datasets["train"]), keeper or LastEpoch(history)],
         )
         if progress:
             engine.add_callback(QuietProgress)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from zoo.augmentation import Augmentation
 from zoo.errors import ConfigError
 
 __all__ = ["Settings"]
@@ -26,6 +27,7 @@ class Settings:
     patience: int | None
     select: str | None
     workers: int | None
+    augmentation: Augmentation | None
 
     def __post_init__(self) -> None:
         """Check the ranges, before any data is read."""

@@ -1,5 +1,6 @@
 """zoo's conformance kit on all that this plugin gives, and what is its own."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,15 +12,16 @@ from zoo_acme.provider import AcmeProvider
 
 import zoo
 from zoo.catalog import read
-from zoo.testing import check_backbone, check_head, check_method
+from zoo.testing import check_head, check_method
 from zoo.testing.catalogs import measure
 
 HEAD = {"type": "temperature_classifier", "name": "species", "classes": ["cat", "dog"], "temperature": 2.0}
 
 
-@pytest.mark.parametrize("reference", ["acme:tinynet", "acme:tinynet?width=4"])
-def test_the_backbone_conforms(reference: str) -> None:
-    check_backbone(reference)
+@pytest.mark.zoo_backbone("acme:tinynet", skip=["export", "compiled"])
+@pytest.mark.zoo_backbone("acme:tinynet?width=4")
+def test_the_backbone_conforms(backbone_check: Callable[[], None]) -> None:
+    backbone_check()
 
 
 def test_the_head_conforms() -> None:

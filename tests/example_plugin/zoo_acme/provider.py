@@ -102,6 +102,8 @@ class AcmeProvider(Provider):
             raise WeightsError(
                 f"{spec.reference} has no pretrained weights; use weights=None or weights='path/to/model.safetensors'."
             )
+        if set(spec.construction) != {"width"}:  # a bundle may come from a stranger
+            raise ConfigError(f"{spec.reference}: construction must have the width alone, got {spec.construction}.")
         native = TinyNet(spec.construction["width"])
         if weights is not None:
             fit_weights(native, _read(weights), where=str(weights))

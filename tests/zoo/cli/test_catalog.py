@@ -58,6 +58,60 @@ def test_a_list_without_a_match_is_empty_and_no_error(zoo):
     assert (told.code, told.json) == (0, [])
 
 
+@pytest.mark.parametrize(
+    ("argv", "fits"),
+    [
+        (["--tag", "in22k"], lambda one: any("in22k" in tag for tag in one["tags"])),
+        (["--tag", "*_in22k"], lambda one: any(tag.endswith("_in22k") for tag in one["tags"])),
+        (["--size", "256x128"], lambda one: one["size"] == [256, 128]),
+        (["--size", "288"], lambda one: one["size"] == [288, 288]),
+        (["--max-size", "160"], lambda one: one["size"] and max(one["size"]) <= 160),
+        (["--min-params", "600M"], lambda one: (one["parameters"] or 0) >= 6e8),
+    ],
+    ids=str,
+)
+def test_a_filter_agrees_with_what_is_listed_without_it(zoo, argv, fits):
+    everything = zoo("list", "--json").json
+    found = zoo("list", *argv, "--json").json
+
+    names = {(one["provider"], one["name"]) for one in found}
+    assert names == {(one["provider"], one["name"]) for one in everything if fits(one)}
+    assert names or argv == ["--size", "256x128"]
+
+
+def test_a_line_shows_the_tag_that_was_asked_for_and_its_licence(zoo):
+    found = zoo("list", "timm:convnext_base", "--tag", "*in22k", "--json").json[0]
+
+    tag = found["reference"].partition(".")[2]
+    assert tag.endswith("in22k")
+    assert tag != found["tags"][0]
+    line = zoo("list", "timm:convnext_base", "--tag", "*in22k").out.splitlines()[1].split()
+    assert (line[0], line[-3], line[-1]) == (found["reference"], tag, found["licenses"][tag])
+
+
+def test_lines_can_be_sorted_by_parameters(zoo):
+    counts = [one["parameters"] for one in zoo("list", "--sort", "parameters", "--json").json]
+
+    known = [count for count in counts if count is not None]
+    assert known == sorted(known)
+    assert counts[: len(known)] == known
+
+
+def test_an_empty_list_hints_at_what_there_is(zoo):
+    result = zoo("list", "--license", "gpl*")
+
+    assert (result.code, result.out) == (0, "")
+    assert "No weights have a licence like 'gpl*'; those that are stated: " in result.err
+    assert "apache-2.0" in result.err
+
+
+def test_info_says_why_a_name_is_not_served(zoo):
+    result = zoo("info", "torchvision:raft_large")
+
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("error: torchvision:raft_large is not served: ")
+
+
 @pytest.mark.parametrize(("flag", "name"), [("--heads", "classifier"), ("--methods", "fine_tuning")])
 def test_heads_and_methods_are_listed_with_plugin_and_summary(zoo, flag, name):
     plain, told = zoo("list", flag), zoo("list", name, flag, "--json")

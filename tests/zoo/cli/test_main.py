@@ -54,10 +54,11 @@ def test_help_is_given_on_stdout(capsys, argv):
 
 
 @pytest.mark.parametrize(
-    "name", ["list", "info", "resolve", "plugins", "fit", "evaluate", "predict", "verify", "demo", "doctor"]
+    "name",
+    ["list", "info", "resolve", "plugins", "fit", "evaluate", "predict", "verify", "demo", "doctor", "catalog build"],
 )
 def test_every_command_has_help_with_an_example(capsys, name):
-    assert main([name, "--help"]) == 0
+    assert main([*name.split(), "--help"]) == 0
 
     assert f"zoo {name} " in capsys.readouterr().out.rpartition("╯")[2] + " "
 

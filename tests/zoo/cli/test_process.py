@@ -108,6 +108,13 @@ def test_a_terminal_gets_a_head_that_stands_out():
     assert b"\x1b[1m" in on_terminal("list", "test_resnet")
 
 
+def test_a_long_table_on_a_terminal_does_not_wait_to_be_drawn():
+    shown = on_terminal("list").decode().splitlines()
+
+    assert len(shown) > 1_000
+    assert shown[0].split()[0] == "name"
+
+
 def test_a_home_that_cannot_be_written_is_no_error(tmp_path):
     (tmp_path / "file").write_text("")
     home = {"HOME": str(tmp_path / "file"), "ZOO_CACHE": None, "XDG_CACHE_HOME": None}

@@ -282,8 +282,8 @@ def test_flat_features_are_read_back_as_they_were():
     assert (again["flow"].tokens, again["flow"].maps, again["flow"].grid) == (None, {}, None)
 
 
-def test_tokens_and_grid_pass_through_the_store(model, store, tmp_path):
-    one = model(backbone="timm:test_vit")
+def test_tokens_and_grid_pass_through_the_store(store):
+    one = zoo.build("timm:test_vit", weights=None, seed=0)
     one.wants = {"main": Want(pooled=True, tokens=True, maps=("s1",))}
     picture = torch.randn(3, 160, 160, generator=torch.Generator().manual_seed(0))
 

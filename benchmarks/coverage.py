@@ -1,0 +1,358 @@
+"""Coverage: every architecture of timm, torchvision and transformers, what we serve of it, and what peers serve.
+
+Each architecture is asked in a worker process, on the meta device where that is possible: its spec, the module, one
+pass, and whether shapes, layout and stages are what the spec says. Peers are asked the same in the same worker: timm's
+``features_only``, segmentation-models-pytorch's ``tu-`` encoders and transformers' ``TimmBackbone`` for timm's names,
+``AutoBackbone`` for transformers' types. A worker that dies or hangs costs its architecture only, and what was measured
+is kept: start it again to go on.
+
+    python benchmarks/coverage.py timm torchvision hf --jobs 2      # what we serve
+    python benchmarks/coverage.py timm hf --what peers              # what peers serve
+    python benchmarks/coverage.py timm --what values --most 40e6    # our numbers against timm's, on real tensors
+    python benchmarks/coverage.py --table                           # the table of all that was swept
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from queue import Empty, Queue
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results" / "coverage.jsonl"
+LIMIT = 300
+"""Seconds that one architecture may take."""
+MEMORY = 12 * 2**30
+"""Address space that a worker may use beyond what its libraries need, in bytes."""
+
+
+# --- what there is, from the libraries themselves
+
+
+def names_of(provider: str) -> list[str]:
+    if provider == "timm":
+        import timm
+
+        return list(timm.list_models())
+    if provider == "torchvision":
+        from torchvision import models
+
+        return list(models.list_models())
+    return list(model_types())
+
+
+def model_types() -> dict[str, str]:
+    """Give transformers' model types that have a class for features, each with what it takes by its own account."""
+    from transformers.models.auto import modeling_auto as auto
+
+    found: dict[str, str] = {}
+    for mapping in (auto.MODEL_FOR_BACKBONE_MAPPING, auto.MODEL_MAPPING):
+        for model_type, class_name in mapping._model_mapping.items():
+            try:
+                cls = mapping._load_attr_from_module(model_type, class_name)
+                cls = cls[0] if isinstance(cls, (list, tuple)) else cls
+                found[model_type] = str(cls.main_input_name)
+            except Exception as error:  # a missing dependency has no common type
+                found[model_type] = f"unknown ({first_line(error)})"
+    return dict(sorted(found.items()))
+
+
+# --- asking
+
+
+def first_line(error: BaseException) -> str:
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0].strip()[:300]}" if lines else type(error).__name__
+
+
+def guarded(ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return {"ok": True, **ask()}
+    except Exception as error:  # whatever a library raises is the answer
+        return {"ok": False, "reason": first_line(error)}
+
+
+def ours(reference: str) -> dict[str, Any]:
+    """Ask zoo on the meta device; what cannot run there is asked with real tensors."""
+    import torch
+
+    import zoo
+    from zoo.registry import registry
+    from zoo.testing.backbones import everything, example_inputs
+
+    found = zoo.resolve(reference).reference
+    provider = registry().provider(found.provider)
+    spec = provider.spec(found)
+
+    def run(device: str) -> Any:
+        with torch.device(device), torch.no_grad():
+            backbone = provider.build(spec, weights=None).eval()
+            inputs = {name: tensor.to(device) for name, tensor in example_inputs(spec, batch=1).items()}
+            return backbone, inputs, backbone(inputs, everything(spec))
+
+    where = "meta"
+    try:
+        backbone, inputs, features = run("meta")
+    except Exception:
+        if spec.parameters > 150e6:
+            raise
+        where = "cpu"
+        backbone, inputs, features = run("cpu")
+    faults = list(mismatches(spec, backbone, next(iter(inputs.values())), features))
+    if faults:
+        raise AssertionError("; ".join(faults[:3]))
+    return {
+        "reference": str(found),
+        "modality": spec.modality,
+        "where": where,
+        "parameters": spec.parameters,
+        "pooled": spec.pooled_dim,
+        "pooling": spec.pooling,
+        "maps": [[stage.name, stage.channels, stage.reduction] for stage in spec.maps],
+        "tokens": spec.token_dim,
+        "stages": len(spec.stages),
+        "capabilities": list(spec.capabilities),
+        "preprocessing": spec.preprocessing is not None,
+    }
+
+
+def mismatches(spec: Any, backbone: Any, main: Any, features: Any) -> Iterable[str]:
+    """Say where what came out is not what the spec says."""
+    if "pooled" in spec.capabilities and tuple(features.pooled.shape) != (1, spec.pooled_dim):
+        yield f"pooled is {tuple(features.pooled.shape)}, the spec says {spec.pooled_dim}"
+    for stage in spec.maps:
+        found = features.maps[stage.name]
+        sides = [side / stage.reduction for side in main.shape[-2:]]
+        near = found.ndim == 4 and all(abs(a - b) < 1.01 for a, b in zip(sides, found.shape[-2:], strict=True))
+        if not near or found.shape[1] != stage.channels:
+            yield f"map {stage.name} is {tuple(found.shape)}, the spec says {stage.channels} at 1/{stage.reduction}"
+    if features.tokens is not None and features.tokens.shape[-1] != spec.token_dim:
+        yield f"tokens are {tuple(features.tokens.shape)}, the spec says {spec.token_dim}"
+    known = {stage.name for stage in spec.stages}
+    for name in (*dict(backbone.native.named_parameters()), *dict(backbone.native.named_buffers())):
+        if backbone.stage_of(name) not in known:
+            yield f"{name} has the stage {backbone.stage_of(name)}, which the spec does not have"
+
+
+def equal_values(reference: str, most: float) -> dict[str, Any]:
+    """Compare a timm backbone with timm itself on equal random weights and a real picture."""
+    import timm
+    import torch
+
+    import zoo
+    from zoo.registry import registry
+    from zoo.testing.backbones import everything, example_inputs
+
+    found = zoo.resolve(reference).reference
+    provider = registry().provider("timm")
+    spec = provider.spec(found)
+    if spec.parameters > most:
+        return {"compared": False, "parameters": spec.parameters}
+    backbone = provider.build(spec, weights=None).eval()
+    native: Any = timm.create_model(spec.architecture, num_classes=0).eval()
+    native.load_state_dict(backbone.native.state_dict(), strict=True)
+    image = next(iter(example_inputs(spec, batch=1).values()))
+    with torch.no_grad():
+        features = backbone(image, everything(spec))
+        final = native.forward_features(image)
+        pooled_alone = backbone(image).pooled
+        try:
+            pooled = native.forward_head(final, pre_logits=True)
+        except (AttributeError, NotImplementedError, TypeError):
+            pooled = final.mean(1) if final.ndim == 3 else final.mean((2, 3))
+        maps = native.forward_intermediates(image, output_fmt="NCHW", intermediates_only=True)
+    for name, buffer in native.named_buffers():
+        if not torch.equal(buffer, backbone.native.get_buffer(name)):
+            raise AssertionError(f"the buffer {name} differs")
+    if not (torch.equal(pooled, features.pooled) and torch.equal(pooled, pooled_alone)):
+        raise AssertionError(f"pooled differs by {float((pooled - features.pooled).abs().max())}")
+    taken = [tap["index"] for tap in spec.construction["taps"]]
+    for stage, index in zip(spec.maps, taken, strict=True):
+        if not torch.equal(features.maps[stage.name], maps[index]):
+            raise AssertionError(f"map {stage.name} differs from intermediate {index}")
+    return {"compared": True, "parameters": spec.parameters}
+
+
+def nchw(maps: Iterable[Any], channels: Iterable[int] | None) -> dict[str, Any]:
+    """Check that a peer gave maps as (B, C, H, W)."""
+    shapes = [tuple(one.shape) for one in maps]
+    if any(len(shape) != 4 for shape in shapes):
+        raise AssertionError(f"not all maps have four dimensions: {shapes}")
+    if channels is not None and [shape[1] for shape in shapes] != list(channels):
+        raise AssertionError(f"not NCHW with the declared channels {list(channels)}: {shapes}")
+    return {"maps": len(shapes)}
+
+
+def timm_peers(name: str) -> dict[str, Any]:
+    import segmentation_models_pytorch as smp
+    import timm
+    import torch
+    from transformers import TimmBackbone, TimmBackboneConfig
+
+    size = timm.get_pretrained_cfg(name).input_size if timm.get_pretrained_cfg(name) else (3, 224, 224)
+
+    def run(make: Callable[[], Any], channels: Callable[[Any], Iterable[int] | None]) -> dict[str, Any]:
+        with torch.device("meta"), torch.no_grad():
+            model = make().eval()
+            given = model(torch.zeros(1, *size))
+        return nchw(getattr(given, "feature_maps", given), channels(model))
+
+    return {
+        "features_only": guarded(
+            lambda: run(lambda: timm.create_model(name, features_only=True), lambda m: m.feature_info.channels())
+        ),
+        "smp": guarded(
+            lambda: run(lambda: smp.encoders.get_encoder(f"tu-{name}", weights=None), lambda m: m.out_channels)
+        ),
+        "TimmBackbone": guarded(
+            lambda: run(
+                lambda: TimmBackbone(TimmBackboneConfig(backbone=name, use_pretrained_backbone=False)),
+                lambda m: m.channels,
+            )
+        ),
+    }
+
+
+def transformers_peers(model_type: str) -> dict[str, Any]:
+    import torch
+    from transformers import CONFIG_MAPPING, AutoBackbone
+
+    def run() -> dict[str, Any]:
+        config = CONFIG_MAPPING[model_type]()
+        with torch.device("meta"), torch.no_grad():
+            model = AutoBackbone.from_config(config).eval()
+            side = getattr(config, "image_size", 224) or 224
+            height, width = (side, side) if isinstance(side, int) else side
+            given = model(torch.zeros(1, getattr(config, "num_channels", 3), height, width))
+        return nchw(given.feature_maps, model.channels)
+
+    return {"AutoBackbone": guarded(run)}
+
+
+def ask(provider: str, name: str, what: str, most: float) -> dict[str, Any]:
+    if what == "values":
+        return {"values": guarded(lambda: equal_values(f"{provider}:{name}", most))}
+    if what == "peers":
+        return timm_peers(name) if provider == "timm" else transformers_peers(name)
+    if provider != "hf":
+        return {"ours": {f"{provider}:{name}": guarded(lambda: ours(f"{provider}:{name}"))}}
+    from zoo_huggingface.rules import PARTS
+
+    references = [f"hf:{name}#{part}" for part in PARTS.get(name, ())] or [f"hf:{name}"]
+    answers = {one: guarded(lambda one=one: ours(one)) for one in references}
+    return {"ours": answers, "takes": model_types()[name]}
+
+
+def work(provider: str, what: str, most: float) -> None:
+    """Answer one name a line, until there are no more."""
+    import resource
+
+    import torch
+
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    names_of(provider)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+    for line in sys.stdin:
+        start = time.monotonic()
+        answer = ask(provider, line.strip(), what, most)
+        answers.write(json.dumps({**answer, "seconds": round(time.monotonic() - start, 2)}) + "\n")
+        answers.flush()
+
+
+# --- the sweep
+
+
+def sweep(provider: str, what: str, *, jobs: int, most: float, results: Path) -> None:
+    title = f"{provider} {what}"
+    known = {row["name"] for row in read(results) if row["sweep"] == title}
+    waiting: Queue[str] = Queue()
+    for name in names_of(provider):
+        if name not in known:
+            waiting.put(name)
+    total, lock = waiting.qsize(), threading.Lock()
+    results.parent.mkdir(parents=True, exist_ok=True)
+
+    def keep(name: str, answer: dict[str, Any]) -> None:
+        with lock, results.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"sweep": title, "name": name, **answer}) + "\n")
+            print(f"\r{title}: {total - waiting.qsize()} of {total}", end="", file=sys.stderr)
+
+    def serve() -> None:
+        command = [sys.executable, __file__, provider, "--worker", "--what", what, "--most", str(most)]
+        process: subprocess.Popen[str] | None = None
+        while True:
+            try:
+                name = waiting.get_nowait()
+            except Empty:
+                break
+            if process is None or process.poll() is not None:
+                process = subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+                )
+            assert process.stdin is not None
+            assert process.stdout is not None
+            stopper = threading.Timer(LIMIT, process.kill)
+            stopper.start()
+            try:
+                process.stdin.write(name + "\n")
+                process.stdin.flush()
+                line = process.stdout.readline()
+            except BrokenPipeError:
+                line = ""
+            stopper.cancel()
+            died = {"died": f"the worker ended with {process.wait()} or took more than {LIMIT} s"} if not line else {}
+            keep(name, json.loads(line) if line else died)
+        if process is not None:
+            process.kill()
+
+    threads = [threading.Thread(target=serve) for _ in range(jobs)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    print(file=sys.stderr)
+
+
+def read(results: Path) -> list[dict[str, Any]]:
+    if not results.is_file():
+        return []
+    return [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
+
+
+def main() -> None:
+    """Sweep, or print the table of what was swept."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("providers", nargs="*", choices=["timm", "torchvision", "hf", []])
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--what", choices=["ours", "peers", "values"], default="ours")
+    parser.add_argument("--most", type=float, default=40e6, help="parameters up to which numbers are compared")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--table", action="store_true", help="print the table, and sweep nothing")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        work(arguments.providers[0], arguments.what, arguments.most)
+        return
+    if not arguments.table:
+        for provider in arguments.providers:
+            sweep(provider, arguments.what, jobs=arguments.jobs, most=arguments.most, results=arguments.results)
+    from coverage_table import table
+
+    print(table(read(arguments.results)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,241 @@
+"""Training views: random crops, flips and colours of a picture, that end as the backbone's preprocessing does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from zoo.errors import ConfigError, DataError, UnknownName, nearest
+from zoo.preprocessing import Preprocessing, to_mode
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+    from torch import Tensor
+
+    Chance: TypeAlias = int | torch.Generator | None
+
+__all__ = ["Augmentation", "Views"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Augmentation:
+    """How training pictures are varied, as data; by default not at all.
+
+    Args:
+        scale: Least and largest share of the picture's area that a random crop keeps, in ``(0, 1]``; None for no
+            random crop: the picture is scaled and cut as it is for prediction.
+        ratio: Least and largest width divided by height of a random crop, before it is scaled to the size.
+        flip: Chance that a view is mirrored left to right, in ``[0, 1]``.
+        vertical_flip: Chance that it is mirrored top to bottom, in ``[0, 1]``.
+        brightness: Most that the brightness changes, as a share of itself, 0 or more.
+        contrast: The same for the contrast.
+        saturation: The same for the saturation.
+        hue: Most that the hue turns, in turns, in ``[0, 0.5]``.
+        policy: ``trivial`` (one operation of any strength), ``rand`` (two operations of strength ``magnitude``) or
+            ``auto`` (the policy that was learned on ImageNet); None for none.
+        magnitude: Strength of ``rand``, 0 to 30; 9 by default.
+        erasing: Chance that a rectangle of the finished tensor is set to 0, in ``[0, 1]``.
+
+    Raises:
+        ConfigError: If a number is out of its range, or a magnitude comes without ``rand``.
+
+    Example:
+        >>> Augmentation.preset("light").flip
+        0.5
+
+    Source:
+        The training recipe of torchvision's classification references, by ``torchvision.transforms.v2``.
+        TrivialAugment: Müller and Hutter, 2021, arXiv:2103.10158; RandAugment: Cubuk et al., 2019, arXiv:1909.13719;
+        AutoAugment: Cubuk et al., 2018, arXiv:1805.09501; random erasing: Zhong et al., 2017, arXiv:1708.04896.
+    """
+
+    scale: tuple[float, float] | None = None
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.0
+    vertical_flip: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    policy: Literal["trivial", "rand", "auto"] | None = None
+    magnitude: int | None = None
+    erasing: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.scale is not None and not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ConfigError(f"Augmentation: scale must be two shares of the area in (0, 1], got {self.scale}.")
+        if not 0 < self.ratio[0] <= self.ratio[1] < math.inf:
+            raise ConfigError(f"Augmentation: ratio must be two numbers above 0, the lesser first, got {self.ratio}.")
+        for name in ("flip", "vertical_flip", "erasing"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"Augmentation: {name} must be a chance in [0, 1], got {getattr(self, name)}.")
+        for name in ("brightness", "contrast", "saturation"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"Augmentation: {name} must be 0 or more, got {getattr(self, name)}.")
+        if not 0 <= self.hue <= 0.5:
+            raise ConfigError(f"Augmentation: hue must be in [0, 0.5], got {self.hue}.")
+        if self.policy not in (None, "trivial", "rand", "auto"):
+            raise ConfigError(f"Augmentation: policy must be trivial, rand, auto or None, got {self.policy!r}.")
+        if self.magnitude is not None and (self.policy != "rand" or not 0 <= self.magnitude <= 30):
+            raise ConfigError(
+                f"Augmentation: magnitude must be 0 to 30 and needs the policy 'rand', got {self.magnitude} "
+                f"and {self.policy!r}."
+            )
+
+    @classmethod
+    def preset(cls, name: str) -> Augmentation:
+        """Give a recipe by name.
+
+        Args:
+            name: ``none``; ``light``: random crops and mirror images; ``standard``: those, TrivialAugment, and erasing
+                with a chance of 0.1.
+
+        Raises:
+            UnknownName: If there is no such preset.
+        """
+        try:
+            return cls(**_PRESETS[name])
+        except KeyError:
+            known = nearest(name, _PRESETS) or list(_PRESETS)
+            raise UnknownName(f"There is no augmentation {name!r}; choose of {', '.join(known)}.") from None
+
+    @classmethod
+    def of(cls, given: Augmentation | str | None) -> Augmentation:
+        """Read what a user gives: a recipe, a preset's name, or None for none.
+
+        Raises:
+            UnknownName: If there is no such preset.
+            ConfigError: If it is none of these.
+        """
+        if given is None or isinstance(given, str):
+            return cls.preset(given or "none")
+        if isinstance(given, Augmentation):
+            return given
+        raise ConfigError(f"An augmentation must be an Augmentation or the name of a preset, got {given!r}.")
+
+    @property
+    def idle(self) -> bool:
+        """Whether it changes nothing."""
+        return replace(self, ratio=(3 / 4, 4 / 3)) == Augmentation()
+
+    def views(self, preprocessing: Preprocessing) -> Views:
+        """Make what gives training views for a backbone.
+
+        Args:
+            preprocessing: The backbone's; the views end in its size, order of channels and normalisation.
+        """
+        return Views(self, preprocessing)
+
+
+_PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "none": {},
+    "light": {"scale": (0.08, 1.0), "flip": 0.5},
+    "standard": {"scale": (0.08, 1.0), "flip": 0.5, "policy": "trivial", "erasing": 0.1},
+}
+# pydantic reads it, the dataclass does not know it
+setattr(Augmentation, "__pydantic_config__", {"extra": "forbid", "allow_inf_nan": False})  # noqa: B010
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """From a picture to one of its views, ``(channels, H, W)`` float32.
+
+    Args:
+        augmentation: How pictures are varied.
+        preprocessing: How they end.
+    """
+
+    augmentation: Augmentation
+    preprocessing: Preprocessing
+    _before: list[Callable[[Any], Any]] = field(init=False, repr=False, compare=False)
+    _last: Preprocessing = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Make the operations once."""
+        object.__setattr__(self, "_before", _operations(self.augmentation, self.preprocessing))
+        last = self.preprocessing
+        if self.augmentation.scale is not None:  # the random crop has scaled it
+            last = replace(last, resize=None, fit="plain", multiple=1, snap="down")
+        object.__setattr__(self, "_last", last)
+
+    def __call__(self, picture: Image.Image, chance: Chance = None) -> Tensor:
+        """Give one view.
+
+        Args:
+            picture: A Pillow image of any mode; it is not altered.
+            chance: What decides the view: a seed, 0 to 2**63 - 1, or a generator on the CPU, from which one seed is
+                drawn; equal ones give equal views, and torch's global generator stays as it was. None draws from the
+                global generator, as torchvision's transforms do. Seeds borrow the global generator meanwhile, so they
+                hold in processes, not in threads.
+
+        Raises:
+            DataError: If it is no picture, or cannot become an image of this many channels.
+        """
+        from PIL import Image
+
+        if not isinstance(picture, Image.Image):
+            raise DataError(
+                f"An augmentation takes single Pillow pictures, got {type(picture).__name__}; leave it out for others."
+            )
+        image = to_mode(picture, self.preprocessing.channels, alpha=self.preprocessing.alpha)
+        if chance is None:
+            return self._view(image)
+        import torch
+
+        seed = chance if isinstance(chance, int) else int(torch.randint(2**63 - 1, (), generator=chance))
+        state = torch.get_rng_state()
+        try:
+            torch.default_generator.manual_seed(seed)  # the CPU's alone; those of devices keep their course
+            return self._view(image)
+        finally:
+            torch.set_rng_state(state)
+
+    def _view(self, image: Image.Image) -> Tensor:
+        for operation in self._before:
+            image = operation(image)
+        tensor = self._last.apply(image)
+        if not self.augmentation.erasing:
+            return tensor
+        from torchvision.transforms import v2
+
+        return v2.RandomErasing(p=self.augmentation.erasing)(tensor)
+
+
+def _operations(augmentation: Augmentation, preprocessing: Preprocessing) -> list[Callable[[Any], Any]]:
+    """Make torchvision's operations on pictures, in the order of its reference recipe."""
+    from torchvision.transforms import InterpolationMode, v2
+
+    made: list[Callable[[Any], Any]] = []
+    if augmentation.scale is not None:
+        interpolation = InterpolationMode(preprocessing.interpolation)
+        made.append(
+            v2.RandomResizedCrop(
+                list(preprocessing.size), augmentation.scale, augmentation.ratio, interpolation=interpolation
+            )
+        )
+    if augmentation.flip:
+        made.append(v2.RandomHorizontalFlip(augmentation.flip))
+    if augmentation.vertical_flip:
+        made.append(v2.RandomVerticalFlip(augmentation.vertical_flip))
+    colours = {name: getattr(augmentation, name) for name in ("brightness", "contrast", "saturation", "hue")}
+    if any(colours.values()):
+        made.append(v2.ColorJitter(**colours))
+    if augmentation.policy is not None:
+        made.append(_policy(augmentation))
+    return made
+
+
+def _policy(augmentation: Augmentation) -> Callable[[Any], Any]:
+    from torchvision.transforms import InterpolationMode, v2
+
+    filter_ = InterpolationMode.BILINEAR
+    if augmentation.policy == "trivial":
+        return v2.TrivialAugmentWide(interpolation=filter_)
+    if augmentation.policy == "auto":
+        return v2.AutoAugment(interpolation=filter_)
+    magnitude = 9 if augmentation.magnitude is None else augmentation.magnitude
+    return v2.RandAugment(magnitude=magnitude, interpolation=filter_)

@@ -1,0 +1,13 @@
+"""Preprocessing as data: how a picture becomes the tensor that a backbone was trained on.
+
+A :class:`Preprocessing` is JSON, stands in the backbone's spec, travels in the bundle, and is applied by one function,
+so that training, prediction and every later member of an ensemble see the very tensor that the library's own
+transform gives.
+"""
+
+from __future__ import annotations
+
+from zoo.preprocessing.modes import to_mode
+from zoo.preprocessing.recipe import Interpolation, Preprocessing
+
+__all__ = ["Interpolation", "Preprocessing", "to_mode"]
