@@ -41,7 +41,8 @@ class InputSpec:
 
     Args:
         name: The keyword by which it is passed.
-        kind: What it holds; two libraries may use one name for different kinds.
+        kind: What it holds; two libraries may use one name for different kinds. A waveform is ``(B, samples)`` of one
+            channel, a spectrogram ``(B, bins, steps)``.
         rank: Number of dimensions, the batch included.
         channels: Size of dimension 1, or None where there is none.
         size: Height and width that the weights were trained at, in pixels; None for text and sound.

@@ -8,13 +8,18 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from zoo.contracts.backbone import Backbone
+from zoo.contracts.backbone import Backbone, check_want
 from zoo.contracts.features import Features, Want
+from zoo.errors import CapabilityError
 from zoo.spec import BackboneSpec
+from zoo_huggingface.anatomy import Anatomy, idle, recorded
+from zoo_huggingface.companions import Companion, from_files
+from zoo_huggingface.cutting import cut, rest
 from zoo_huggingface.plans import Plan
 from zoo_huggingface.processors import as_processor
 from zoo_huggingface.reading import Reader
-from zoo_huggingface.stages import Tap, stage_map
+from zoo_huggingface.reading.recording import record
+from zoo_huggingface.stages import stage_map
 
 __all__ = ["HuggingFaceBackbone"]
 
@@ -22,42 +27,76 @@ __all__ = ["HuggingFaceBackbone"]
 class HuggingFaceBackbone(Backbone):
     """A transformers encoder, its keys untouched.
 
-    Maps are what transformers' ``hidden_states`` hold after the block that ends a stage, so the final norm of a ViT is
-    not applied to them, not even to the last one; swin's are those before a stage's downsampling. Tokens and pooled
-    vector come from ``last_hidden_state`` and ``pooler_output``, so the final norm is applied to them wherever the
-    library applies it (CLIP's vision tower norms its pooled vector only).
+    Maps are what the block gives that ends a stage, so the final norm of a ViT is not applied to them, not even to the
+    last one; swin's are those before a stage's downsampling. Tokens and pooled vector come from ``last_hidden_state``
+    and ``pooler_output``, so the final norm is applied to them wherever the library applies it (CLIP's vision tower
+    norms its pooled vector only).
 
     Args:
         spec: What it takes and gives.
         native: The module, built by the plan.
         plan: How it was built and is pooled.
-        taps: Where the stages end.
+        takes: Name of the maker of its arguments.
+        anatomy: Where its stages end, and what is not there.
+        companion: Its tokenizer or feature extractor; None for pictures and clips.
     """
 
-    def __init__(self, spec: BackboneSpec, native: nn.Module, plan: Plan, taps: list[Tap]) -> None:
-        super().__init__(spec, native, stage_map(plan, native, taps))
-        self._reader = Reader(plan, native)
-        self._index = {tap.stage: tap.index for tap in taps if tap.index is not None}
+    def __init__(
+        self,
+        spec: BackboneSpec,
+        native: nn.Module,
+        plan: Plan,
+        takes: str,
+        anatomy: Anatomy,
+        companion: Companion | None = None,
+    ) -> None:
+        rest(native, anatomy.resting)
+        super().__init__(spec, native, stage_map(native, anatomy.taps, anatomy.begins, anatomy.moved))
+        record(native, recorded(plan, anatomy))
+        self._anatomy = anatomy
+        self._companion = companion
+        self._reader = Reader(plan, native.config, takes, anatomy.taps, anatomy.sources)
+        self._kept: Want | None = None
+        self._whole = True
 
     def extract(self, inputs: Mapping[str, Tensor], want: Want) -> Features:
-        """Run the module once; hidden states are asked for only where a map, or a grid read from one, is wanted."""
+        """Run the module once, as far as it is there, and read what is wanted.
+
+        Raises:
+            CapabilityError: If what gives it was cut off.
+        """
+        if self._kept is not None and not want <= self._kept:
+            raise CapabilityError(f"{self.spec.reference} was cut down to {self._kept}, and cannot give {want}.")
+        return self._reader.read(self._reader.run(self.native, inputs), want)
+
+    def trim(self, want: Want) -> None:
+        """Cut off what nothing wanted runs through; the pass ends where the first of it would begin.
+
+        Raises:
+            CapabilityError: If the backbone cannot give it.
+        """
+        check_want(self.spec, want)
         reader = self._reader
-        hidden = bool(want.maps) or (want.tokens and reader.rule.maps == "reshaped_hidden_states")
-        reading = reader.run(self.native, inputs, hidden=hidden)
-        features = Features(mask=reading.mask)
-        if want.pooled:
-            features.pooled = reader.pool(reading)
-            features.embed = reader.embed(self.native, features.pooled)
-        if want.tokens:
-            prefix = reader.prefix(reading)
-            last: Tensor = reading.output.last_hidden_state
-            features.tokens = last[:, prefix:]
-            features.prefix = last[:, :prefix] if prefix else None
-            features.grid = reader.grid(reading)
-        if want.maps:
-            maps = reader.maps(reading)
-            features.maps = {stage: maps[self._index[stage]] for stage in want.maps}
-        return features
+        gone, resting = idle(self.spec.reference, reader.plan, reader.takes, self.spec.inputs, self._anatomy, want)
+        cut(self.native, gone)
+        rest(self.native, resting)
+        self._kept = want
+        self._whole = self._whole and not gone
+
+    def preprocess(self, sample: Any) -> Tensor | dict[str, Tensor]:
+        """Turn a picture, a text or a sound into what the backbone takes, as the weights were trained.
+
+        A text is a str, or a tuple of two for a pair, cut to the greatest length. A sound is a float array of one
+        channel, or a tuple of it and its rate in hertz, which is checked. A list of texts or of sounds gives a batch,
+        the shorter ones filled up and masked.
+
+        Raises:
+            ConfigError: If the backbone brings no tokenizer or feature extractor; the message has the reason.
+            DataError: If the sample cannot be used.
+        """
+        if self._companion is None:
+            return super().preprocess(sample)
+        return self._companion(sample, self.spec, self._reader.plan)
 
     def set_grad_checkpointing(self, enable: bool = True) -> bool:
         """Turn transformers' own checkpointing on; families without it stay as they are."""
@@ -73,12 +112,27 @@ class HuggingFaceBackbone(Backbone):
         return enable
 
     def native_files(self) -> dict[str, object]:
-        """Give the ``config.json``, and for pictures the ``preprocessor_config.json``, that transformers reads."""
+        """Give the files of processor, tokenizer or feature extractor, and the ``config.json`` of a whole module.
+
+        Of a module that was cut, transformers would fill what is not there with random numbers.
+        """
+        brought: dict[str, object] = {} if self._companion is None else dict(self._companion.files())
+        if not self._whole:
+            return brought
         native: Any = self.native
         config = json.loads(native.config.to_json_string())
         config = {key: value for key, value in config.items() if not key.startswith("_")}
         files: dict[str, object] = {"config.json": {**config, "architectures": [type(native).__name__]}}
-        processor = as_processor(self.spec.preprocessing)
+        processor = as_processor(self.spec.preprocessing, clips=self.spec.modality == "video")
         if processor is not None:
             files["preprocessor_config.json"] = processor
-        return files
+        return files | brought
+
+    def take_files(self, files: Mapping[str, bytes]) -> None:
+        """Take back a tokenizer or a feature extractor.
+
+        Raises:
+            ConfigError: If its files are damaged, or name code.
+        """
+        if self._companion is not None:
+            self._companion = from_files(self.spec, self._reader.plan, files) or self._companion

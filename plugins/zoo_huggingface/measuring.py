@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from math import prod
 from typing import Any
 
-import torch
 import transformers
-from torch import Tensor, nn
 
 from zoo.contracts.weights import norm_kinds
 from zoo.errors import ConfigError
 from zoo.preprocessing import Preprocessing
 from zoo.reference import Reference
-from zoo.spec import BackboneSpec, InputSpec, StageSpec
-from zoo_huggingface.natives import class_of, create
+from zoo.spec import BackboneSpec, InputSpec, Modality, StageSpec
+from zoo_huggingface.anatomy import Trial, dissect
+from zoo_huggingface.cutting import under
+from zoo_huggingface.natives import class_of
 from zoo_huggingface.plans import Plan
 from zoo_huggingface.processors import DEFAULT_SIZE, read_preprocessing
-from zoo_huggingface.reading import Reader, Reading, pair
-from zoo_huggingface.sources import Source, first_line
-from zoo_huggingface.stages import Tap, find_taps
+from zoo_huggingface.reading import size_of
+from zoo_huggingface.reading.sequence import sequence_inputs
+from zoo_huggingface.rules import Rule
+from zoo_huggingface.rules.sequence import Sequence
+from zoo_huggingface.sources import Source
+from zoo_huggingface.stages import Tap
 
-__all__ = ["measure"]
+__all__ = ["measure", "takes_of"]
 
-_TOKENS = 8
-"""Length of the text that a text backbone is measured with, in tokens."""
+log = logging.getLogger("zoo")
 
-
-@dataclass(frozen=True, slots=True)
-class _Measured:
-    native: nn.Module
-    reader: Reader
-    reading: Reading
-    pooled: Tensor
-    maps: list[Tensor]
+_MAIN_INPUTS = {"pixel_values": "picture", "input_ids": "sequence"}
+"""transformers' main input to the maker of a type's arguments, where its rule names none."""
 
 
 def measure(reference: Reference, plan: Plan, source: Source) -> BackboneSpec:
@@ -48,32 +45,57 @@ def measure(reference: Reference, plan: Plan, source: Source) -> BackboneSpec:
         ConfigError: If it cannot be built or run; the message has the type and the reason.
     """
     who, config = str(reference), plan.make_config()
-    inputs, preprocessing = _inputs(reference, plan, source, config)
-    found = _run(who, plan, inputs)
-    size = inputs[0].size
-    taps = find_taps(plan, found.native, [(int(m.shape[-2]), int(m.shape[-1])) for m in found.maps])
+    takes = takes_of(who, plan, config)
+    inputs, preprocessing = _inputs(reference, plan, source, plan.view(config), takes)
+    anatomy, found = dissect(who, plan, takes, inputs)
     native: Any = found.native
-    tokens, prefix = _tokens(found)
+    features = found.features
+    assert features.pooled is not None
+    left = [p for name, p in native.named_parameters() if not under(name, (*anatomy.unused, *anatomy.resting))]
+    stages = _stages(found, anatomy.taps)
     return BackboneSpec(
         reference=who,
         provider=reference.provider,
         architecture=plan.model_type if plan.part is None else f"{plan.model_type}#{plan.part}",
         library="transformers",
         library_version=transformers.__version__,
-        modality="text" if size is None else "image",
+        modality=_modality(inputs[0]),
         inputs=inputs,
-        pooled_dim=int(found.pooled.shape[-1]),
-        token_dim=tokens,
-        prefix_tokens=prefix,
-        stages=_stages(taps, found.maps, size),
-        capabilities=_capabilities(found, inputs, tokens, config),
+        pooled_dim=int(features.pooled.shape[-1]),
+        token_dim=None if features.tokens is None else int(features.tokens.shape[-1]),
+        prefix_tokens=0 if features.prefix is None else int(features.prefix.shape[1]),
+        stages=stages,
+        capabilities=_capabilities(found, inputs, stages, plan),
         norms=norm_kinds(native),
-        parameters=sum(parameter.numel() for parameter in native.parameters()),
+        parameters=sum(parameter.numel() for parameter in left),
         pooling=plan.pooling,
         weights=_weights(source),
         preprocessing=preprocessing,
-        construction={**plan.as_json(), "taps": [tap.as_json() for tap in taps]},
+        construction={**plan.as_json(), **anatomy.as_json()},
     )
+
+
+def takes_of(who: str, plan: Plan, config: Any) -> str:
+    """Name the maker of the arguments.
+
+    Raises:
+        ConfigError: If the type takes what zoo does not give.
+    """
+    rule = plan.rule
+    if rule.takes or rule.sequence is not None:
+        return rule.takes or "sequence"
+    main = str(class_of(who, plan, config).main_input_name)
+    if main not in _MAIN_INPUTS:
+        raise ConfigError(
+            f"{who}: {plan.model_type!r} cannot be served: it takes {main!r}, and zoo gives types without a rule of "
+            "their own pictures (pixel_values) and texts (input_ids)."
+        )
+    return _MAIN_INPUTS[main]
+
+
+def _modality(main: InputSpec) -> Modality:
+    kinds: dict[str, Modality] = {"image": "image", "video": "video", "tokens": "text"}
+    return kinds.get(main.kind, "audio")
 
 
 def _weights(source: Source) -> str | None:
@@ -83,89 +105,110 @@ def _weights(source: Source) -> str | None:
 
 
 def _inputs(
-    reference: Reference, plan: Plan, source: Source, config: Any
+    reference: Reference, plan: Plan, source: Source, config: Any, takes: str
 ) -> tuple[tuple[InputSpec, ...], Preprocessing | None]:
-    main = str(class_of(str(reference), plan, config).main_input_name)
-    if main == "input_ids":
-        ids = InputSpec(name="input_ids", kind="tokens", rank=2, dtype="int64")
-        return (ids, InputSpec(name="attention_mask", kind="mask", rank=2, dtype="int64", required=False)), None
-    if main != "pixel_values":
-        raise ConfigError(
-            f"{reference}: {plan.model_type!r} cannot be served yet: it takes {main!r}, and this release serves "
-            "pictures (pixel_values) and texts (input_ids)."
-        )
-    own = pair(getattr(config, "image_size", None))
+    if takes == "sequence":
+        return sequence_inputs(str(reference), plan.rule.sequence or Sequence(), config), None
+    rule, channels = plan.rule, channels_of(config)
+    own = size_of(config) or rule.size
     asked = bool({"img_size", "image_size"} & set(reference.options))
-    channels = int(getattr(config, "num_channels", 3))
-    needed = own if asked or plan.rule.resize != "free" else None
-    has_processor = source.kind != "type"
+    needed = own if asked or rule.resize != "free" else None
+    divisor = divisor_of(rule, config)
+    if asked and own is not None:
+        _check_size(str(reference), own, divisor, rule.least)
     preprocessing = read_preprocessing(
-        str(reference), source, plan.model_type, channels=channels, size=needed if has_processor else own
+        str(reference), source, plan.model_type, channels=channels, size=needed if source.kind != "type" else own
     )
     size = preprocessing.size if preprocessing is not None else own or DEFAULT_SIZE
-    fixed = plan.rule.resize == "fixed"
-    image = InputSpec(name="image", kind="image", rank=4, channels=channels, size=size, fixed_size=fixed)
-    return (image,), preprocessing
+    if any(side % divisor for side in size):
+        size = (max(1, size[0] // divisor) * divisor, max(1, size[1] // divisor) * divisor)
+        preprocessing = None if preprocessing is None else read_preprocessing(
+            str(reference), source, plan.model_type, channels=channels, size=size
+        )  # fmt: skip
+    video = takes == "clip"
+    main = InputSpec(
+        name="video" if video else "image",
+        kind="video" if video else "image",
+        rank=5 if video else 4,
+        channels=channels,
+        size=size,
+        fixed_size=rule.resize == "fixed",
+        divisor=divisor,
+        least=rule.least,
+        length=_frames(config) if video else None,
+        fixed_length=video and not rule.any_length,
+    )
+    return (main,), preprocessing
 
 
-def _run(who: str, plan: Plan, inputs: tuple[InputSpec, ...]) -> _Measured:
-    """Run zeros through it where no memory is needed; what needs real numbers is run with them."""
-    try:
-        with torch.device("meta"):
-            return _forward(who, plan, inputs, "meta")
-    except ConfigError:
-        raise
-    except Exception:
-        try:
-            return _forward(who, plan, inputs, "cpu")
-        except Exception as error:  # what a forward pass raises has no common type
-            reason = first_line(error)
-            raise ConfigError(f"{who}: {plan.model_type!r} cannot be served: its pass fails: {reason}") from error
+def _check_size(who: str, size: tuple[int, int], divisor: int, least: int) -> None:
+    """Refuse a size that the user asks for and that the backbone cannot take.
+
+    Raises:
+        ConfigError: If it is too small or no multiple of the divisor; the message has the nearest sizes.
+    """
+    if min(size) >= least and not any(side % divisor for side in size):
+        return
+    lower = [max(side // divisor * divisor, -(-least // divisor) * divisor, divisor) for side in size]
+    upper = [max(-(-side // divisor) * divisor, low) for side, low in zip(size, lower, strict=True)]
+    near = " or ".join(dict.fromkeys(f"{height}×{width}" for height, width in (lower, upper)))
+    raise ConfigError(
+        f"{who}: img_size must be a multiple of {divisor} and {least} or more, got {size[0]}×{size[1]}; "
+        f"the nearest are {near}."
+    )
 
 
-def _forward(who: str, plan: Plan, inputs: tuple[InputSpec, ...], device: str) -> _Measured:
-    main = inputs[0]
-    if main.size is not None:
-        zeros = torch.zeros(1, main.channels or 3, *main.size, device=device)
-    else:
-        zeros = torch.zeros(1, _TOKENS, dtype=torch.int64, device=device)
-    native = create(who, plan).eval()
-    reader = Reader(plan, native)
-    with torch.no_grad():
-        reading = reader.run(native, {main.name: zeros}, hidden=plan.rule.maps is not None)
-        return _Measured(native, reader, reading, reader.pool(reading), reader.maps(reading))
+def channels_of(config: Any) -> int:
+    """Give the number of channels that a config says; 3 where it says none."""
+    values = (getattr(config, name, None) for name in ("num_channels", "in_channels"))
+    return next((value for value in values if isinstance(value, int)), 3)
 
 
-def _tokens(found: _Measured) -> tuple[int | None, int]:
-    """Give the width of a token, None if there are no tokens, and the number of prefix tokens."""
-    last: Tensor = found.reading.output.last_hidden_state
-    if last.ndim != 3 or (found.reading.size is not None and found.reader.grid(found.reading) is None):
-        return None, 0
-    return int(last.shape[-1]), found.reader.prefix(found.reading)
+def divisor_of(rule: Rule, config: Any) -> int:
+    """Give what heights and widths must be multiples of."""
+    if isinstance(rule.divisor, int):
+        return rule.divisor
+    values = [name if isinstance(name, int) else getattr(config, name) for name in rule.divisor]
+    return prod(int(value if isinstance(value, int) else value[-1]) for value in values)
 
 
-def _stages(taps: list[Tap], maps: list[Tensor], size: tuple[int, int] | None) -> tuple[StageSpec, ...]:
+def _frames(config: Any) -> int:
+    values = (getattr(config, name, None) for name in ("num_frames", "frames_per_clip"))
+    return next((value for value in values if isinstance(value, int)), 8)
+
+
+def _stages(found: Trial, taps: tuple[Tap, ...]) -> tuple[StageSpec, ...]:
+    """Describe the stages; a map that is not reduced alike in height and width is none."""
+    reading, maps = found.trace.reading, found.features.maps
+    assert reading is not None
     stages = [] if taps and taps[0].stage == "stem" else [StageSpec(name="stem")]
     for tap in taps:
-        if tap.index is None or size is None:
+        reductions = None
+        if tap.stage in maps and reading.size is not None:
+            known = found.reader.strides(tap)
+            sides = zip(reading.size, maps[tap.stage].shape[-2:], strict=True)
+            reductions = known or tuple(round(side / int(got), 4) for side, got in sides)
+        if reductions is None or reductions[0] != reductions[1]:
             stages.append(StageSpec(name=tap.stage, module=tap.module))
             continue
-        shape = maps[tap.index].shape
-        reduction = round(size[0] / int(shape[-2]), 4)
-        stages.append(StageSpec(name=tap.stage, module=tap.module, channels=int(shape[1]), reduction=reduction))
+        channels = int(maps[tap.stage].shape[1])
+        stages.append(StageSpec(name=tap.stage, module=tap.module, channels=channels, reduction=float(reductions[0])))
     return (*stages, StageSpec(name="post"))
 
 
-def _capabilities(found: _Measured, inputs: tuple[InputSpec, ...], tokens: int | None, config: Any) -> tuple[str, ...]:
+def _capabilities(
+    found: Trial, inputs: tuple[InputSpec, ...], stages: tuple[StageSpec, ...], plan: Plan
+) -> tuple[str, ...]:
     native: Any = found.native
-    image = inputs[0].kind == "image"
+    seen = inputs[0].kind in ("image", "video")
     has = {
         "pooled": True,
-        "maps": bool(found.maps),
-        "tokens": tokens is not None,
-        "mask": not image,
-        "in_channels": image and hasattr(config, "num_channels"),
-        "dynamic_size": image and not inputs[0].fixed_size,
+        "maps": any(stage.channels is not None for stage in stages),
+        "tokens": found.features.tokens is not None,
+        "mask": any(entry.kind == "mask" for entry in inputs),
+        "embed": plan.rule.projection is not None,
+        "in_channels": seen and hasattr(plan.view(native.config), "num_channels"),
+        "dynamic_size": seen and not inputs[0].fixed_size,
         "grad_checkpointing": bool(native.supports_gradient_checkpointing),
     }
     return tuple(sorted(name for name, there in has.items() if there))

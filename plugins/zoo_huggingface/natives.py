@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from torch import nn
+from torch import Tensor, nn
 
 from zoo.contracts.weights import fit_weights, read_weights
 from zoo.errors import ConfigError, WeightsError
+from zoo_huggingface.adapting import Change, adapt, changes_between
+from zoo_huggingface.cutting import cut, skip, under
 from zoo_huggingface.plans import Plan
 from zoo_huggingface.quiet import quiet
 from zoo_huggingface.sources import Source, first_line
 
-try:
-    from transformers.utils.output_capturing import maybe_install_capturing_hooks
-except ImportError:  # an earlier 5.x
-    maybe_install_capturing_hooks = None
-
-__all__ = ["class_of", "create", "fit_file", "load_pretrained", "tower_of"]
+__all__ = ["class_of", "create", "fit_file", "load_pretrained"]
 
 _HEADS = ("classifier", "cls", "lm_head", "score", "pooler", "vocab_projector", "vocab_transform", "decode_head")
 """Where transformers' task models keep what an encoder does not have."""
 
 
-def create(who: str, plan: Plan) -> nn.Module:
+def create(who: str, plan: Plan, unused: Iterable[str] = ()) -> nn.Module:
     """Build the module with random weights, on the default device.
+
+    Args:
+        who: The reference, for messages.
+        plan: Which module it is.
+        unused: Paths of parts that are cut off at once.
 
     Raises:
         ConfigError: If transformers cannot build it.
@@ -39,14 +43,24 @@ def create(who: str, plan: Plan) -> nn.Module:
             native: nn.Module = cls(config, **_arguments(plan))
     except Exception as error:  # what a model's constructor raises has no common type
         raise ConfigError(f"{who}: transformers cannot build {cls.__name__}: {first_line(error)}") from error
-    _prepare(plan, native)
+    skip(native, skipped(plan))
+    cut(native, (*plan.rule.unused, *unused))
     return native
 
 
-def load_pretrained(who: str, plan: Plan, source: Source) -> nn.Module:
+def load_pretrained(
+    who: str, plan: Plan, source: Source, unused: Iterable[str] = (), published: Plan | None = None
+) -> nn.Module:
     """Build the module with a source's safetensors weights, in float32; every tensor of the module must be there.
 
     transformers itself would fill what is missing with random numbers and go on.
+
+    Args:
+        who: The reference, for messages.
+        plan: Which module it is.
+        source: Where the weights are.
+        unused: Paths of parts that are cut off at once.
+        published: The plan without the options that make weights fit another input; None if there are none.
 
     Raises:
         WeightsError: If the source has no safetensors weights, cannot be asked, or its tensors do not fit.
@@ -61,6 +75,12 @@ def load_pretrained(who: str, plan: Plan, source: Source) -> nn.Module:
             f"{who}: {source.name} has no model.safetensors. Pickled weights (*.bin) can run code and are never "
             "loaded; save the model again with transformers' save_pretrained, which writes safetensors."
         )
+    if published is not None:
+        changes = _changes(who, published, plan, unused)
+        tensors = load_pretrained(who, published, source, unused).state_dict()
+        adapted = create(who, plan, unused)
+        adapted.load_state_dict({k: adapt(t, changes[k]) if k in changes else t for k, t in tensors.items()})
+        return adapted.train()
     config = plan.make_config()
     cls = class_of(who, plan, config)
     try:
@@ -77,48 +97,95 @@ def load_pretrained(who: str, plan: Plan, source: Source) -> nn.Module:
             )
     except Exception as error:  # what the hub and the loader raise is their business
         raise WeightsError(f"{who}: the weights of {source.name} cannot be loaded: {first_line(error)}") from error
-    _check_report(who, plan, source, report)
-    _prepare(plan, native)
+    gone = (*plan.rule.unused, *unused)
+    _check_report(who, (*gone, *skipped(plan)), source, report)
+    skip(native, skipped(plan))
+    cut(native, gone)
     module: nn.Module = native.train()
     return module
 
 
-def fit_file(plan: Plan, native: nn.Module, path: str | Path) -> None:
+def _changes(who: str, published: Plan, plan: Plan, unused: Iterable[str]) -> dict[str, Change]:
+    """Say which tensors must change for the options, before any weight is read."""
+    with torch.device("meta"):
+        before, after = create(who, published, unused), create(who, plan, unused)
+    return changes_between(who, before.state_dict(), after.state_dict(), before.config, after.config)
+
+
+def fit_file(
+    who: str,
+    plan: Plan,
+    native: nn.Module,
+    path: str | Path,
+    unused: Iterable[str] = (),
+    published: Plan | None = None,
+) -> None:
     """Load a safetensors file with the module's own keys; the keys of a task's head are left out.
+
+    Args:
+        who: The reference, for messages.
+        plan: Which module it is.
+        native: The module.
+        path: The file.
+        unused: Paths of parts that are cut off.
+        published: The plan without the options that make weights fit another input; None if there are none.
 
     Raises:
         WeightsError: If it cannot be read or does not fit.
     """
+    changes = {} if published is None else _changes(who, published, plan, unused)
     tensors = read_weights(path)
-    used = {key: tensor for key, tensor in tensors.items() if key not in plan.rule.unused}
-    fit_weights(native, used, where=str(path), classifier=_HEADS)
+    gone = (*plan.rule.unused, *skipped(plan), *unused)
+    used = {key: tensor for key, tensor in tensors.items() if not under(key, gone)}
+    own = native.state_dict()
+    for key, change in changes.items():
+        if key in used and used[key].shape != own[key].shape:
+            used[key] = adapt(used[key], change)
+    fit_weights(native, _with_shared(native, used), where=str(path), classifier=_HEADS)
 
 
-def tower_of(plan: Plan, native: nn.Module) -> nn.Module:
-    """Give the encoder inside the module, which is the module itself unless the rule says otherwise."""
-    return native.get_submodule(plan.rule.tower)
+def _with_shared(native: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Give a tensor that the module holds under several names, of which files have one, under all of them."""
+    shared: dict[int, list[str]] = {}
+    for name, parameter in native.named_parameters(remove_duplicate=False):
+        shared.setdefault(id(parameter), []).append(name)
+    found = dict(tensors)
+    for names in shared.values():
+        given = next((found[name] for name in names if name in found), None)
+        if given is not None:
+            found.update(dict.fromkeys((name for name in names if name not in found), given))
+    return found
 
 
 def class_of(who: str, plan: Plan, config: Any) -> Any:
-    """Find the class to build: the rule's, or what ``AutoModel`` gives for the config.
+    """Find the class to build: the rule's, what ``AutoModel`` gives for the config, or else ``AutoBackbone``.
 
     Raises:
         ConfigError: If transformers has none.
     """
     if plan.rule.model is not None:
-        return getattr(transformers, plan.rule.model)
-    if type(config) not in transformers.MODEL_MAPPING:
-        raise ConfigError(f"{who}: {plan.model_type!r} cannot be served: transformers has no encoder for it alone.")
-    cls = transformers.MODEL_MAPPING[type(config)]
-    return cls[0] if isinstance(cls, (tuple, list)) else cls
+        if plan.rule.model in dir(transformers):
+            return getattr(transformers, plan.rule.model)
+        return getattr(import_module(type(config).__module__.replace("configuration_", "modeling_")), plan.rule.model)
+    for mapping in (transformers.MODEL_MAPPING, transformers.MODEL_FOR_BACKBONE_MAPPING):
+        if type(config) in mapping:
+            cls = mapping[type(config)]
+            return cls[0] if isinstance(cls, (tuple, list)) else cls
+    raise ConfigError(f"{who}: {plan.model_type!r} cannot be served: transformers has no encoder for it alone.")
+
+
+def skipped(plan: Plan) -> tuple[str, ...]:
+    """Name the modules that run beside what is wanted."""
+    rule = plan.rule
+    return (*rule.beside, *((rule.merger,) if rule.merger and plan.pooling != "merged" else ()))
 
 
 def _arguments(plan: Plan) -> dict[str, Any]:
     return {"add_pooling_layer": plan.pooling == "pooler"} if plan.rule.optional_pooler else {}
 
 
-def _check_report(who: str, plan: Plan, source: Source, report: dict[str, Any]) -> None:
-    missing = sorted(set(report["missing_keys"]) - set(plan.rule.unused))
+def _check_report(who: str, gone: tuple[str, ...], source: Source, report: dict[str, Any]) -> None:
+    missing = sorted(key for key in set(report["missing_keys"]) if not under(key, gone))
     mismatched = sorted(str(entry[0] if isinstance(entry, tuple) else entry) for entry in report["mismatched_keys"])
     errors = [str(entry) for entry in report.get("error_msgs") or ()]
     for what, keys in (("missing", missing), ("of another shape", mismatched), ("that cannot be read", errors)):
@@ -127,27 +194,3 @@ def _check_report(who: str, plan: Plan, source: Source, report: dict[str, Any]) 
             raise WeightsError(
                 f"{who}: the weights of {source.name} do not fit; tensors {what} ({len(keys)}): {shown}."
             )
-
-
-def _prepare(plan: Plan, native: nn.Module) -> None:
-    """Remove what never runs, and make the module ready to give its maps; nothing else that it gives changes.
-
-    The encoder is asked for each stage's map in front of its downsampling, where the rule says so. transformers hangs
-    its recorders of hidden states in at the first pass that wants them, which a compiler cannot follow; here they hang
-    from the beginning.
-    """
-    rule = plan.rule
-    for path in rule.unused:
-        owner, _, name = path.rpartition(".")
-        setattr(native.get_submodule(owner), name, None)
-    if rule.before_downsampling is not None:
-        encoder = native.get_submodule(rule.before_downsampling)
-        encoder.register_forward_pre_hook(_before_downsampling, with_kwargs=True)
-    if rule.maps is not None and maybe_install_capturing_hooks is not None:
-        maybe_install_capturing_hooks(tower_of(plan, native))
-
-
-def _before_downsampling(
-    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    return args, {**kwargs, "output_hidden_states_before_downsampling": True}

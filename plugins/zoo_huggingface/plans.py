@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +23,24 @@ from zoo_huggingface.sources import first_line, known_type
 
 __all__ = ["Plan", "clean", "make_plan", "rule_of"]
 
-_UNIFORM = {"in_channels": "num_channels", "img_size": "image_size"}
-_REFUSED = frozenset({"auto_map", "trust_remote_code", "name_or_path", "torch_dtype", "dtype", "quantization_config"})
+_UNIFORM = {"in_channels": "num_channels", "img_size": "image_size", "drop_path": "drop_path_rate"}
+_REFUSED = frozenset(
+    {
+        *("auto_map", "trust_remote_code", "name_or_path", "torch_dtype", "dtype", "quantization_config"),
+        *(
+            "checkpoint_path",
+            "pretrained",
+            "pretrained_cfg",
+            "pretrained_cfg_overlay",
+            "cache_dir",
+        ),  # an inner timm model's
+    }
+)
 _REFUSED_BEGINNINGS = ("_", "custom_", "attn_implementation", "experts_implementation", "kernel", "use_kernel")
 _PIECES = ("model_type", "part", "pooling", "config")
+_ANATOMY = ("taps", "sources", "unused", "resting", "begins", "moved")
 # What says nothing of the architecture, or is derived from the rest when a config is made.
+_OUTPUTS = frozenset({"stage_names", "out_features", "out_indices"})
 _LEFT_OUT = frozenset(
     {
         *("architectures", "transformers_version", "finetuning_task", "problem_type", "task_specific_params"),
@@ -64,8 +78,13 @@ class Plan:
         Raises:
             ConfigError: If a field's value cannot be used.
         """
-        fields = {key: value for key, value in self.config.items() if key != "model_type"}
+        # A copy, because some modules write into the lists of their config.
+        fields = {key: deepcopy(value) for key, value in self.config.items() if key != "model_type"}
         return _make(self.model_type, CONFIG_MAPPING[str(self.config["model_type"])], fields)
+
+    def view(self, config: Any) -> Any:
+        """Give the tower's own config, which may be inside that of the class."""
+        return getattr(config, self.rule.view) if self.rule.view else config
 
     def as_json(self) -> dict[str, Any]:
         """Give it as plain JSON values."""
@@ -85,8 +104,10 @@ class Plan:
             UnknownName: If transformers has no such model type.
         """
         config = construction.get("config")
-        if set(construction) != {*_PIECES, "taps"} or not isinstance(config, Mapping) or "model_type" not in config:
-            raise ConfigError(f"{who}: its construction must hold {', '.join(_PIECES)} and taps, and nothing else.")
+        if set(construction) != {*_PIECES, *_ANATOMY} or not isinstance(config, Mapping) or "model_type" not in config:
+            raise ConfigError(
+                f"{who}: its construction must hold {', '.join((*_PIECES, *_ANATOMY))}, and nothing else."
+            )
         plan = cls(**{key: construction[key] for key in _PIECES})
         for key in _keys(plan.config):
             if _refused(key):
@@ -112,7 +133,8 @@ def rule_of(who: str, model_type: str, part: str | None) -> Rule:
     parts = PARTS.get(model_type, {})
     if part is None and parts:
         names = " or ".join(f"'#{name}'" for name in parts)
-        raise ConfigError(f"{who}: {model_type} has {len(parts)} towers; say which: add {names} to the reference.")
+        what = f"has {len(parts)} towers; say which" if len(parts) > 1 else "is served by a part of it"
+        raise ConfigError(f"{who}: {model_type} {what}: add {names} to the reference.")
     if part is None:
         return RULES.get(model_type, GENERIC)
     if part not in parts:
@@ -143,24 +165,27 @@ def make_plan(reference: Reference, model_type: str, given: Mapping[str, Any]) -
         if rule.projection and "projection_dim" in given:  # the dual tower's own width is what counts
             fields["projection_dim"] = given["projection_dim"]
     fields.pop("model_type", None)
+    if not given:
+        fields = dict(rule.defaults)
     own = _make(who, config_class, fields)
     options = dict(reference.options)
     pooling = options.pop("pooling", None) or rule.pooling[0]
     _check_pooling(who, rule, pooling)
-    fields |= _options(who, options, own, rule)
+    fields |= _options(who, options, own, rule, fields)
     fields |= {**rule.forced, **(rule.unpooled if pooling != "pooler" else {})}
     made = _make(who, config_class, fields)
     return Plan(model_type, reference.part, str(pooling), json.loads(json.dumps(clean(made.to_dict()))))
 
 
-def clean(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy a config without what is no architecture, at every level."""
-    return {key: _cleaned(value) for key, value in config.items() if not _refused(str(key)) and key not in _LEFT_OUT}
+def clean(config: Mapping[str, Any], *, inner: bool = False) -> dict[str, Any]:
+    """Copy a config without what is no architecture, at every level; an inner backbone's outputs are architecture."""
+    left_out = _LEFT_OUT - _OUTPUTS if inner else _LEFT_OUT
+    return {key: _cleaned(value) for key, value in config.items() if not _refused(str(key)) and key not in left_out}
 
 
 def _cleaned(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return clean(value)
+        return clean(value, inner=True)
     return [_cleaned(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
@@ -183,19 +208,35 @@ def _check_pooling(who: str, rule: Rule, pooling: object) -> None:
         raise ConfigError(f"{who}: pooling must be one of {', '.join(rule.pooling)}, got {pooling!r}.")
 
 
-def _options(who: str, options: Mapping[str, OptionValue], config: Any, rule: Rule) -> dict[str, Any]:
-    """Turn the user's options into config fields, under the config's own names."""
+def _options(
+    who: str, options: Mapping[str, OptionValue], config: Any, rule: Rule, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Turn the user's options into config fields, under the config's own names; a tower's may lie inside."""
+    outer = _names(config, rule)
+    inner = _names(getattr(config, rule.view), rule) if rule.view else {}
+    check_options(who, options, {*outer, *inner, "pooling"})
+    chosen: dict[str, Any] = {}
+    inside: dict[str, Any] = {}
+    for option, value in options.items():
+        names, place = (outer, chosen) if option in outer else (inner, inside)
+        name = names[option]
+        if name in place:
+            raise ConfigError(f"{who}: {option!r} sets {name!r}, which another option sets already; keep one.")
+        place[name] = _value(value)
+        own = getattr(config if place is chosen else getattr(config, rule.view), name, None)
+        if option in _UNIFORM and isinstance(own, (list, tuple)):  # one number for each of several
+            place[name] = [place[name]] * len(own)
+    if inside:
+        chosen[rule.view] = {**(chosen.get(rule.view) or given.get(rule.view) or {}), **inside}
+    return chosen
+
+
+def _names(config: Any, rule: Rule) -> dict[str, str]:
+    """Give the options that a config takes, each with the field that it sets."""
     fields = clean(config.to_dict()).keys() - {"model_type", *rule.forced, *rule.unpooled}
     renamed = {old: new for old, new in config.attribute_map.items() if new in fields}
     uniform = {ours: theirs for ours, theirs in _UNIFORM.items() if theirs in fields}
-    check_options(who, options, {*fields, *renamed, *uniform, "pooling"})
-    chosen: dict[str, Any] = {}
-    for option, value in options.items():
-        name = uniform.get(option) or renamed.get(option, option)
-        if name in chosen:
-            raise ConfigError(f"{who}: {option!r} sets {name!r}, which another option sets already; keep one.")
-        chosen[name] = _value(value)
-    return chosen
+    return {**{name: name for name in fields}, **renamed, **uniform}
 
 
 def _value(value: OptionValue) -> Any:

@@ -9,27 +9,20 @@ import transformers
 
 from zoo.contracts.catalog import Catalog, CatalogEntry
 from zoo.contracts.provider import Provider
-from zoo.errors import ConfigError
 from zoo.reference import Reference
 from zoo.spec import BackboneSpec
+from zoo_huggingface.adapting import ADAPTED
+from zoo_huggingface.anatomy import Anatomy
 from zoo_huggingface.backbone import HuggingFaceBackbone
-from zoo_huggingface.measuring import measure
+from zoo_huggingface.companions import from_source
+from zoo_huggingface.families import FAMILIES
+from zoo_huggingface.measuring import measure, takes_of
 from zoo_huggingface.natives import create, fit_file, load_pretrained
 from zoo_huggingface.plans import Plan, make_plan
-from zoo_huggingface.rules import PARTS, RULES
+from zoo_huggingface.rules import PARTS, RULES, UNSERVED, Rule
 from zoo_huggingface.sources import find_source, read_source
-from zoo_huggingface.stages import Tap
 
 __all__ = ["HuggingFaceProvider"]
-
-ALIASES = {
-    "clip_text": "clip_text_model",
-    "clip_vision": "clip_vision_model",
-    "mobilenetv2": "mobilenet_v2",
-    "pvt": "pvt_v2",
-    "siglip_vision": "siglip_vision_model",
-}
-"""Loose names that people type, and the model type that they mean."""
 
 _REQUIRES = "a hub id or local folder for pretrained weights"
 
@@ -38,6 +31,7 @@ class HuggingFaceProvider(Provider):
     """Encoders of transformers by model type, hub id or local folder; code from a hub repository is never run."""
 
     library = "transformers"
+    measured_once = True
 
     def catalog(self) -> Catalog:
         """List the model types that have a rule; others are served by hub id or folder, the generic way."""
@@ -49,17 +43,26 @@ class HuggingFaceProvider(Provider):
             )
             for name in PARTS
         ]
-        types = [CatalogEntry(name=name, requires=_REQUIRES) for name in RULES]
+        parts = [
+            CatalogEntry(name=f"{name}#{part}", modality=_modality(rule), requires=_REQUIRES)
+            for name, rules in PARTS.items()
+            for part, rule in rules.items()
+        ]
+        types = [CatalogEntry(name=name, modality=_modality(rule), requires=_REQUIRES) for name, rule in RULES.items()]
         return Catalog(
             library="transformers",
             version=transformers.__version__,
-            entries=tuple(sorted([*types, *towers], key=lambda entry: entry.name)),
-            aliases=ALIASES,
+            entries=tuple(sorted([*types, *towers, *parts], key=lambda entry: entry.name)),
+            aliases=FAMILIES,
+            refused=UNSERVED,
             open_names=True,
         )
 
     def spec(self, reference: Reference) -> BackboneSpec:
         """Read the config, build it on the meta device, run it once, and write down what it gives."""
+        name, mark, part = reference.name.partition("#")
+        if mark and name in PARTS:  # as the catalog lists a part
+            reference = replace(reference, name=name, part=part)
         source, model_type, config = read_source(reference)
         plan = make_plan(reference, model_type, config)
         return measure(replace(reference, revision=source.revision), plan, source)
@@ -67,18 +70,31 @@ class HuggingFaceProvider(Provider):
     def build(self, spec: BackboneSpec, *, weights: str | Path | None) -> HuggingFaceBackbone:
         """Build the encoder from the spec's config, with random weights, the source's own, or a file's."""
         plan = Plan.read(spec.reference, spec.construction)
-        taps = _read_taps(spec)
+        anatomy = Anatomy.read(spec.reference, spec.construction)
+        source = find_source(Reference.parse(spec.reference))
+        published = None if weights is None else _published(Reference.parse(spec.reference))
         if weights == "pretrained":
-            native = load_pretrained(spec.reference, plan, find_source(Reference.parse(spec.reference)))
+            native = load_pretrained(spec.reference, plan, source, anatomy.unused, published)
         else:
-            native = create(spec.reference, plan)
+            native = create(spec.reference, plan, anatomy.unused)
         if weights is not None and weights != "pretrained":
-            fit_file(plan, native, weights)
-        return HuggingFaceBackbone(spec, native, plan, taps)
+            fit_file(spec.reference, plan, native, weights, anatomy.unused, published)
+        takes = takes_of(spec.reference, plan, native.config)
+        companion = None if takes != "sequence" else from_source(spec, plan, source, read=weights is not None)
+        return HuggingFaceBackbone(spec, native, plan, takes, anatomy, companion)
 
 
-def _read_taps(spec: BackboneSpec) -> list[Tap]:
-    try:
-        return [Tap(**tap) for tap in spec.construction["taps"]]
-    except (KeyError, TypeError) as error:
-        raise ConfigError(f"{spec.reference}: the stages in its construction are not complete: {error}.") from error
+def _modality(rule: Rule) -> str:
+    if rule.sequence is not None:
+        return "text" if rule.sequence.kind == "tokens" else "audio"
+    return "video" if rule.takes == "clip" else "image"
+
+
+def _published(reference: Reference) -> Plan | None:
+    """Plan the module as it was published, if options make its weights fit another input; None if there are none."""
+    kept = {name: value for name, value in reference.options.items() if name not in ADAPTED}
+    if len(kept) == len(reference.options):
+        return None
+    plain = replace(reference, options=kept)
+    _, model_type, config = read_source(plain)
+    return make_plan(plain, model_type, config)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
 import timm
+import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 from timm.models import _builder
@@ -20,7 +21,7 @@ from zoo.contracts.weights import read_weights
 from zoo.errors import WeightsError
 from zoo.reference import Reference
 
-__all__ = ["fetch", "strict_loading", "unreachable"]
+__all__ = ["check_dtypes", "fetch", "strict_loading", "unreachable"]
 
 log = logging.getLogger("zoo")
 
@@ -72,31 +73,57 @@ def unreachable(reference: Reference, full: str, error: Exception) -> WeightsErr
     )
 
 
+def check_dtypes(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Refuse floating tensors of another type than a new model's, which timm would convert in silence.
+
+    Raises:
+        WeightsError: If there is one; the message names it.
+    """
+    usual = torch.get_default_dtype()
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.dtype != usual:
+            found, wanted = (str(dtype).removeprefix("torch.") for dtype in (tensor.dtype, usual))
+            raise WeightsError(f"{where} do not fit: {key} must be {wanted}, got {found}.")
+
+
 @contextmanager
-def strict_loading(reference: Reference) -> Iterator[None]:
-    """Refuse pretrained weights that leave a tensor of the model at random.
+def strict_loading(what: str) -> Iterator[list[str]]:
+    """Refuse weights that leave a tensor of the model at random, as timm's factory loads them.
 
     Without its classifier timm loads leniently and tells of a missing tensor in its log only. The keys are known to the
     model alone, so its own report is listened to, wherever the tensors came from.
 
+    Args:
+        what: Which weights, to begin the message with.
+
+    Yields:
+        Keys that the model has no use for, filled when it is left.
+
     Raises:
-        WeightsError: On leaving, if a tensor of the model was not in the weights.
+        WeightsError: On leaving, if a tensor of the model was not in the weights, or has another shape.
     """
     missing: list[str] = []
+    left_over: list[str] = []
+
+    def note(_: nn.Module, keys: Any) -> None:
+        missing.extend(keys.missing_keys)
+        left_over.extend(keys.unexpected_keys)
 
     def listen(model: nn.Module, *rest: Any, **more: Any) -> None:
-        told = model.register_load_state_dict_post_hook(lambda _, keys: missing.extend(keys.missing_keys))
+        told = model.register_load_state_dict_post_hook(note)
         try:
             original(model, *rest, **more)
         finally:
             told.remove()
 
-    with _LOADING:
-        original = _builder.load_pretrained
-        with mock.patch.object(_builder, "load_pretrained", listen):
-            yield
+    try:
+        with _LOADING:
+            original = _builder.load_pretrained
+            with mock.patch.object(_builder, "load_pretrained", listen):
+                yield left_over
+    except RuntimeError as error:
+        raise WeightsError(f"{what} do not fit: {' '.join(str(error).split())}") from error
     if missing:
         raise WeightsError(
-            f"The pretrained weights of {reference} do not fit: {len(missing)} tensors are missing "
-            f"(first {missing[0]!r}), and would stay random."
+            f"{what} do not fit: {len(missing)} tensors are missing (first {missing[0]!r}), and would stay random."
         )

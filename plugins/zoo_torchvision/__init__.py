@@ -1,4 +1,4 @@
-"""The torchvision provider: every classification model of torchvision behind zoo's one interface."""
+"""The torchvision provider: torchvision's models behind zoo's one interface."""
 
 from __future__ import annotations
 

@@ -3,124 +3,84 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from contextvars import ContextVar
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from zoo.contracts.backbone import Backbone, StageMap
+from zoo.contracts.backbone import Backbone, StageMap, check_want
 from zoo.contracts.features import Features, Want
 from zoo.errors import CapabilityError, ShapeError
 from zoo.spec import BackboneSpec
 from zoo_torchvision.anatomies import anatomy_of
 from zoo_torchvision.anatomy import Anatomy
+from zoo_torchvision.recorder import Recorder
+from zoo_torchvision.trimming import cut_after
 
-__all__ = ["Recorder", "TorchvisionBackbone", "to_map"]
+__all__ = ["TorchvisionBackbone", "known_anatomy", "to_map"]
 
-Slots = dict[str, Tensor | None]
 TOKENS = "tokens"
-_SLOTS: ContextVar[Slots | None] = ContextVar("zoo_torchvision_slots", default=None)
-
-
-class Recorder:
-    """Takes the outputs of some modules during one pass.
-
-    Its hooks stand on the modules for good and do nothing outside :meth:`run`: hooks that come and go would break the
-    graph of ``torch.compile`` and would be seen by every thread. What a pass takes belongs to that pass alone, also
-    when several threads run one module or a pass raises.
-
-    Args:
-        native: The module that runs.
-        taps: Name to the path of the module whose output is taken.
-    """
-
-    def __init__(self, native: nn.Module, taps: Mapping[str, str]) -> None:
-        self.traced: Slots | None = None
-        for name, path in taps.items():
-            native.get_submodule(path).register_forward_hook(_Tap(self, name))
-
-    def run(self, native: nn.Module, image: Tensor, wanted: Iterable[str]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Run the module once; give its output and what the wanted taps took."""
-        slots: Slots = dict.fromkeys(wanted)
-        if torch.compiler.is_compiling():  # a compiler follows an attribute, but no context variable
-            self.traced = slots
-            try:
-                output = native(image)
-            finally:
-                self.traced = None
-        else:
-            token = _SLOTS.set(slots)
-            try:
-                output = native(image)
-            finally:
-                _SLOTS.reset(token)
-        return output, {name: taken for name, taken in slots.items() if taken is not None}
-
-
-class _Tap:
-    """The hook on one module; a class, so that a backbone can be copied and pickled with it."""
-
-    def __init__(self, recorder: Recorder, name: str) -> None:
-        self.recorder = recorder
-        self.name = name
-
-    def __call__(self, module: nn.Module, inputs: object, output: Tensor) -> None:
-        slots = self.recorder.traced if torch.compiler.is_compiling() else _SLOTS.get()
-        if slots is not None and self.name in slots:
-            slots[self.name] = output
 
 
 class TorchvisionBackbone(Backbone):
-    """A torchvision model, its classifier replaced by the identity and its keys untouched.
+    """A torchvision model without its classifier, its keys untouched.
 
     The pooled vector is what the library's own last layer receives; where the library puts dropout before that layer,
-    it acts in training as it does there.
+    it acts in training as it does there. A body of a segmentation or detection model has no such layer; its pooled
+    vector is the mean of its last map.
     """
 
     def __init__(self, spec: BackboneSpec, native: nn.Module, stages: StageMap) -> None:
         super().__init__(spec, native, stages)
-        self._anatomy = _known(spec)
+        self._anatomy = known_anatomy(spec)
         self._patch = _patch(native, self._anatomy)
         taps = {stage.name: stage.module for stage in spec.maps}
+        self._last = spec.maps[-1].name if spec.maps and not self._anatomy.classifier else None
         if self._anatomy.tokens is not None:
             taps[TOKENS] = self._anatomy.tokens
         self._recorder = Recorder(native, taps)
+        self._trunk = self._anatomy.trunk
+        self._kept: Want | None = None
+        self._cut: tuple[str, ...] = ()
 
     def extract(self, inputs: Mapping[str, Tensor], want: Want) -> Features:
         """Run the library's own forward once; taps in it give maps and tokens."""
-        image = inputs["image"]
-        self._check_least(image)
-        if not want.maps and not want.tokens:
-            return Features(pooled=self.native(image))
+        images = inputs[self.spec.inputs[0].name]
+        self._check_kept(want)
+        self._check_frames(images)
+        own = want.pooled and self._last is None
+        if own and not want.maps and not want.tokens:
+            return Features(pooled=self.native(images))
         wanted = (*want.maps, *((TOKENS,) if want.tokens else ()))
-        pooled, taken = self._recorder.run(self.native, image, wanted)
+        if want.pooled and self._last is not None and self._last not in wanted:
+            wanted = (*wanted, self._last)
+        whole = own or want.tokens or not self._trunk
+        output, taken = self._recorder.run(self.native if whole else self._run_trunk, images, wanted)
         self._check_taken(taken, wanted)
-        grid = (image.shape[-2] // self._patch, image.shape[-1] // self._patch)
+        grid = (images.shape[-2] // self._patch, images.shape[-1] // self._patch)
         features = Features(maps={name: to_map(taken[name], self._anatomy, grid) for name in want.maps})
         if want.pooled:
-            features.pooled = pooled
+            features.pooled = output if self._last is None else taken[self._last].mean(dim=(2, 3))
         if want.tokens:
             prefix = self.spec.prefix_tokens
             features.tokens, features.prefix = taken[TOKENS][:, prefix:], taken[TOKENS][:, :prefix]
-            features.grid = grid
+            features.grid = grid if self._anatomy.layout == "tokens" else None
         return features
 
-    def _check_least(self, image: Tensor) -> None:
-        least = self._anatomy.least
-        if image.shape[-2] < least or image.shape[-1] < least:
-            raise ShapeError(
-                f"{self.spec.reference} takes pictures of {least} by {least} pixels or more, "
-                f"got {image.shape[-2]} by {image.shape[-1]}; enlarge them."
-            )
+    def trim(self, want: Want) -> None:
+        """Put the identity in the place of every layer behind the last wanted map.
 
-    def _check_taken(self, taken: Mapping[str, Tensor], wanted: Iterable[str]) -> None:
-        for name in wanted:
-            if name not in taken:
-                raise CapabilityError(
-                    f"{self.spec.reference} could not take {name!r}: the module in which it ends was replaced; "
-                    "change modules inside a stage, not the stage itself."
-                )
+        What gives the pooled vector or tokens runs through the whole module, so it stays whole for those.
+        """
+        check_want(self.spec, want)
+        self._check_kept(want)
+        if not (want.pooled or want.tokens or want.maps):
+            raise CapabilityError(f"{self.spec.reference} cannot be trimmed to nothing; want a map at least.")
+        self._kept = want
+        if not want.pooled and not want.tokens:
+            names = [stage.name for stage in self.spec.stages]
+            last = max(want.maps, key=names.index)
+            self._cut += tuple(cut_after(self.native, self.stage_of, names, last))
+            self._trunk = tuple(path for path in self._trunk if not _within_any(path, self._cut))
 
     def set_grad_checkpointing(self, enable: bool = True) -> bool:
         """Turn DenseNet's own checkpointing on; no other torchvision family has one."""
@@ -135,20 +95,53 @@ class TorchvisionBackbone(Backbone):
     def native_files(self) -> dict[str, object]:
         """Give a ``config.json`` from which plain torchvision rebuilds the module.
 
-        ``torchvision.models.get_model(architecture, **arguments)``, the first convolution ``conv`` for ``in_channels``
-        channels, and the identity at every path of ``identity``; then the weights fit strictly.
+        ``torchvision.models.get_model(architecture, **arguments)``, of it what is ``inside``, without what was
+        ``dropped``, the first convolution ``conv`` for ``in_channels`` channels, batch norms frozen with the epsilon
+        ``frozen_norm`` if there is one, and the identity at every path of ``identity``; then the weights fit strictly.
         """
-        construction = self.spec.construction
+        construction, anatomy = self.spec.construction, self._anatomy
+        replaced = (anatomy.classifier, *anatomy.inert) if anatomy.classifier else ()
         return {
             "config.json": {
                 "library": "torchvision",
                 "architecture": construction["architecture"],
                 "arguments": dict(construction["arguments"]),
+                "inside": anatomy.inside,
+                "dropped": list(anatomy.dropped),
                 "in_channels": construction["in_channels"],
-                "conv": self._anatomy.conv,
-                "identity": [self._anatomy.classifier, *self._anatomy.inert],
+                "conv": anatomy.conv,
+                "frozen_norm": anatomy.frozen_norm.get(construction["tag"]),
+                "drop_path": construction.get("drop_path"),
+                "identity": list(dict.fromkeys((*replaced, *self._cut))),
             }
         }
+
+    def _run_trunk(self, images: Tensor) -> Tensor:
+        for path in self._trunk:
+            images = self.native.get_submodule(path)(images)
+        return images
+
+    def _check_kept(self, want: Want) -> None:
+        if self._kept is not None and not want <= self._kept:
+            raise CapabilityError(
+                f"{self.spec.reference} was trimmed to {_words(self._kept)} and cannot give {_words(want)}; build it "
+                "again for more."
+            )
+
+    def _check_frames(self, images: Tensor) -> None:
+        least = self._anatomy.least_frames
+        if self.spec.modality == "video" and images.shape[2] < least:
+            raise ShapeError(
+                f"{self.spec.reference} takes clips of {least} frames or more, got {images.shape[2]}; give more frames."
+            )
+
+    def _check_taken(self, taken: Mapping[str, Tensor], wanted: Iterable[str]) -> None:
+        for name in wanted:
+            if name not in taken:
+                raise CapabilityError(
+                    f"{self.spec.reference} could not take {name!r}: the module in which it ends was replaced; "
+                    "change modules inside a stage, not the stage itself."
+                )
 
 
 def to_map(output: Tensor, anatomy: Anatomy, grid: tuple[int, int]) -> Tensor:
@@ -165,13 +158,28 @@ def to_map(output: Tensor, anatomy: Anatomy, grid: tuple[int, int]) -> Tensor:
     return output
 
 
-def _known(spec: BackboneSpec) -> Anatomy:
-    anatomy = anatomy_of(spec.construction["architecture"])
+def known_anatomy(spec: BackboneSpec) -> Anatomy:
+    """Find the row of the family from which a spec's backbone is built.
+
+    Raises:
+        CapabilityError: If the table has no such family.
+    """
+    anatomy = anatomy_of(spec.construction["architecture"], spec.construction["tag"])
     if anatomy is None:
         raise CapabilityError(f"{spec.reference}: {spec.construction['architecture']} is of no family known here.")
     return anatomy
 
 
+def _words(want: Want) -> str:
+    pieces = (("the pooled vector", want.pooled), ("tokens", want.tokens))
+    maps = [f"map {name}" for name in want.maps]
+    return ", ".join([*(word for word, there in pieces if there), *maps]) or "nothing"
+
+
+def _within_any(path: str, paths: Iterable[str]) -> bool:
+    return any(path == one or path.startswith(one + ".") for one in paths)
+
+
 def _patch(native: nn.Module, anatomy: Anatomy) -> int:
     conv: Any = native.get_submodule(anatomy.conv)
-    return int(conv.kernel_size[0])
+    return int(conv.kernel_size[-1])

@@ -14,7 +14,8 @@ from zoo.preprocessing import Preprocessing
 from zoo.reference import Reference
 from zoo.spec import BackboneSpec, InputSpec, StageSpec
 from zoo_torchvision.anatomy import Anatomy
-from zoo_torchvision.backbone import Recorder, to_map
+from zoo_torchvision.backbone import TOKENS, to_map
+from zoo_torchvision.recorder import Recorder
 
 __all__ = ["measure"]
 
@@ -40,28 +41,28 @@ def measure(
         weights: Where its pretrained weights come from.
         license: Their licence.
     """
-    pooled, token_dim, maps = _probe(native, anatomy, preprocessing)
+    given = _given(anatomy, preprocessing)
+    pooled_dim, token_dim, maps = _probe(native, anatomy, given)
     stages = [
-        StageSpec(name=name, module=path, channels=maps[name].shape[1], reduction=_reduction(preprocessing, maps[name]))
-        for name, path in anatomy.taps.items()
+        StageSpec(name=name, module=path, **(_shape(given, maps[name]) if anatomy.maps else {}))
+        for name, path in anatomy.ends_by_stage.items()
     ]
     if stages[0].name != "stem":
         stages.insert(0, StageSpec(name="stem"))
-    fixed = anatomy.size_keyword is not None
-    capabilities = {"pooled", "maps", "in_channels"}
-    capabilities |= {"tokens"} if token_dim is not None else set()
-    capabilities |= set() if fixed else {"dynamic_size"}
+    capabilities = {"pooled", "in_channels"}
+    capabilities |= {"maps"} if anatomy.maps else set()
+    capabilities |= {TOKENS} if token_dim is not None else set()
+    capabilities |= set() if anatomy.fixed_size else {"dynamic_size"}
     capabilities |= {"grad_checkpointing"} if anatomy.checkpoint_flag is not None else set()
-    channels, size = preprocessing.channels, preprocessing.size
     return BackboneSpec(
         reference=str(reference),
         provider=reference.provider,
         architecture=construction["architecture"],
         library="torchvision",
         library_version=torchvision.__version__,
-        modality="image",
-        inputs=(InputSpec(name="image", kind="image", rank=4, channels=channels, size=size, fixed_size=fixed),),
-        pooled_dim=pooled.shape[-1],
+        modality=anatomy.modality,
+        inputs=(given,),
+        pooled_dim=pooled_dim,
         token_dim=token_dim,
         prefix_tokens=0 if token_dim is None else 1,
         stages=(*stages, StageSpec(name="post")),
@@ -76,25 +77,46 @@ def measure(
     )
 
 
-def _probe(
-    native: nn.Module, anatomy: Anatomy, preprocessing: Preprocessing
-) -> tuple[Tensor, int | None, dict[str, Tensor]]:
-    tokens = {} if anatomy.tokens is None else {"tokens": anatomy.tokens}
-    taps = anatomy.taps | tokens
+def _given(anatomy: Anatomy, preprocessing: Preprocessing) -> InputSpec:
+    return InputSpec(
+        name=anatomy.modality,
+        kind=anatomy.modality,
+        rank=4 if anatomy.frames is None else 5,
+        channels=preprocessing.channels,
+        size=preprocessing.size,
+        fixed_size=anatomy.fixed_size,
+        least=anatomy.least,
+        length=anatomy.frames,
+        fixed_length=anatomy.fixed_frames,
+    )
+
+
+def _probe(native: nn.Module, anatomy: Anatomy, given: InputSpec) -> tuple[int, int | None, dict[str, Tensor]]:
+    """Give the widths of the pooled vector and of a token, and the maps, all without numbers."""
     conv: Any = native.get_submodule(anatomy.conv)
-    height, width = preprocessing.size
-    grid = (height // conv.kernel_size[0], width // conv.kernel_size[1])
-    with torch.no_grad():
-        image = torch.zeros(1, preprocessing.channels, height, width, device="meta")
-        pooled, taken = Recorder(native, taps).run(native.eval(), image, taps)
-    maps = {name: to_map(taken[name], anatomy, grid) for name in anatomy.taps}
-    return pooled, taken["tokens"].shape[-1] if tokens else None, maps
+    height, width = given.size or (0, 0)
+    grid = (height // conv.kernel_size[-2], width // conv.kernel_size[-1])
+    clip = () if anatomy.frames is None else (anatomy.frames,)
+
+    def forward(images: Tensor) -> Any:
+        for path in () if anatomy.classifier else anatomy.trunk:
+            images = native.get_submodule(path)(images)
+        return native(images) if anatomy.classifier or not anatomy.trunk else images
+
+    with torch.no_grad(), torch.device("meta"):
+        native.eval()
+        image = torch.zeros(1, given.channels or 3, *clip, height, width)
+        output, taken = Recorder(native, anatomy.taps).run(forward, image, anatomy.taps)
+    tokens = taken.pop(TOKENS, None)
+    maps = {name: to_map(one, anatomy, grid) for name, one in taken.items()}
+    pooled_dim = output.shape[-1] if anatomy.classifier else next(reversed(maps.values())).shape[1]
+    return pooled_dim, None if tokens is None else tokens.shape[-1], maps
 
 
-def _reduction(preprocessing: Preprocessing, grid: Tensor) -> float:
-    """Give the power of two of which the map's size is a rounding, else what was measured."""
-    side, cells = preprocessing.size[0], grid.shape[-2]
+def _shape(given: InputSpec, grid: Tensor) -> dict[str, Any]:
+    """Give channels and reduction: the power of two of which the map's size is a rounding, else what was measured."""
+    side, cells = (given.size or (0, 0))[0], grid.shape[-2]
     nominal = 2 ** round(math.log2(side / cells))
     if cells in (side // nominal, -(-side // nominal)):
-        return float(nominal)
-    return float(side / cells) if side % cells == 0 else round(side / cells, 4)
+        return {"channels": grid.shape[1], "reduction": float(nominal)}
+    return {"channels": grid.shape[1], "reduction": round(side / cells, 4)}

@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 import torchvision
-from torch import Tensor, nn
+from torch import nn
 from torch.overrides import TorchFunctionMode
+from torchvision.ops import FrozenBatchNorm2d, StochasticDepth
 
 from zoo.errors import ConfigError
 from zoo_torchvision.anatomy import Anatomy
 
-__all__ = ["create", "widened"]
+__all__ = ["create"]
 
 _MAKERS = (torch.empty, torch.zeros, torch.ones)
 
@@ -40,49 +41,59 @@ class _MNASNet(torchvision.models.MNASNet):
         super()._load_from_state_dict(tensors, prefix, {"version": self._version, **local_metadata}, *rest)
 
 
-def create(
-    who: str,
-    architecture: str,
-    anatomy: Anatomy,
-    arguments: Mapping[str, Any],
-    *,
-    in_channels: int = 3,
-    meta: bool = False,
-) -> nn.Module:
-    """Build the module with random weights and take its classifier away.
+def create(who: str, anatomy: Anatomy, construction: Mapping[str, Any], *, meta: bool = False) -> nn.Module:
+    """Build the module with random weights and take away what does not belong to the backbone.
 
     Args:
         who: The reference, for messages.
-        architecture: torchvision's name.
-        anatomy: Its family's row.
-        arguments: Keywords of the builder.
-        in_channels: Channels of the picture; for other than 3 the first convolution is made anew.
+        anatomy: The family's row.
+        construction: ``architecture``, ``tag``, ``in_channels``, the builder's ``arguments`` and ``drop_path``, as
+            :func:`zoo_torchvision.options.read_options` gives them.
         meta: Whether to build shapes only; also taken from an enclosing ``torch.device("meta")``.
 
     Raises:
         ConfigError: If torchvision cannot build it with these arguments.
     """
+    arguments = dict(construction["arguments"])
     try:
         if meta or torch.get_default_device().type == "meta":
             with torch.device("cpu"), _TensorsOnMeta():
-                native = torchvision.models.get_model(architecture, **arguments)
-            native.to("meta")
+                whole = _whole(anatomy, construction["architecture"], arguments)
+            whole.to("meta")
         else:
-            native = torchvision.models.get_model(architecture, **arguments)
+            whole = _whole(anatomy, construction["architecture"], arguments)
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
-        raise ConfigError(f"{who}: torchvision cannot build it with {dict(arguments)}: {reason}.") from error
+        raise ConfigError(f"{who}: torchvision cannot build it with {arguments}: {reason}.") from error
+    native = whole.get_submodule(anatomy.inside)
     if isinstance(native, torchvision.models.MNASNet):
         native.__class__ = _MNASNet
-    for path in (anatomy.classifier, *anatomy.inert):
+    for path in anatomy.dropped:
+        parent, _, name = path.rpartition(".")
+        delattr(native.get_submodule(parent), name)
+    for path in (anatomy.classifier, *anatomy.inert) if anatomy.classifier else ():
         native.set_submodule(path, nn.Identity())
-    if in_channels != 3:
-        native.set_submodule(anatomy.conv, _like(native.get_submodule(anatomy.conv), in_channels))
+    if construction["in_channels"] != 3:
+        native.set_submodule(anatomy.conv, _like(native.get_submodule(anatomy.conv), construction["in_channels"]))
+    if (epsilon := anatomy.frozen_norm.get(construction["tag"])) is not None:
+        _freeze_norms(native, epsilon)
+    if construction.get("drop_path") is not None:
+        _scale_depth(native, construction["drop_path"])
+    if anatomy.tokens is not None:
+        _keep_inputs(native)
     return native
 
 
-def _like(conv: Any, in_channels: int) -> nn.Conv2d:
-    return nn.Conv2d(
+def _whole(anatomy: Anatomy, architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
+    body: dict[str, None] = {"weights_backbone": None} if anatomy.inside else {}
+    whole: nn.Module = torchvision.models.get_model(architecture, weights=None, **body, **arguments)
+    return whole
+
+
+def _like(conv: Any, in_channels: int) -> nn.Module:
+    """Make a convolution of the same kind for another number of channels."""
+    kind = nn.Conv3d if isinstance(conv, nn.Conv3d) else nn.Conv2d
+    return kind(
         in_channels,
         conv.out_channels,
         conv.kernel_size,
@@ -95,13 +106,24 @@ def _like(conv: Any, in_channels: int) -> nn.Conv2d:
     )
 
 
-def widened(kernel: Tensor, channels: int) -> Tensor:
-    """Turn the kernel of an RGB convolution into one for another number of channels.
+def _freeze_norms(native: nn.Module, epsilon: float) -> None:
+    """Put frozen batch norms in the place of the others, as the library does where it loads a detector's weights."""
+    for path, module in list(native.named_modules()):
+        if isinstance(module, nn.BatchNorm2d):
+            frozen = FrozenBatchNorm2d(module.num_features, eps=epsilon)
+            native.set_submodule(path, frozen.to(module.weight.device))
 
-    Each channel gets the mean over red, green and blue, times ``3 / channels``, so that equal channels give the very
-    response of a grey picture; for one channel that is the sum.
 
-    Shape:
-        - ``kernel``: ``(out, 3, kh, kw)``; returns: ``(out, channels, kh, kw)``.
-    """
-    return (kernel.sum(dim=1, keepdim=True) / channels).repeat(1, channels, 1, 1)
+def _scale_depth(native: nn.Module, rate: float) -> None:
+    """Set the rate of stochastic depth, which grows linearly from the first block to the last in every family."""
+    depths = [module for module in native.modules() if isinstance(module, StochasticDepth)]
+    highest = max(module.p for module in depths)
+    for module in depths:
+        module.p = module.p / highest * rate
+
+
+def _keep_inputs(native: nn.Module) -> None:
+    """Let dropout write beside its input: in place it would change the tokens that were taken before it."""
+    for module in native.modules():
+        if isinstance(module, nn.Dropout):
+            module.inplace = False

@@ -1,58 +1,60 @@
-"""From a reference to a torchvision model: names, specs on the meta device, weights."""
+"""From a reference to a torchvision backbone: its spec, its module, its weights."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torchvision
-
 from zoo.contracts.backbone import StageMap
-from zoo.contracts.catalog import Catalog, CatalogEntry
+from zoo.contracts.catalog import Catalog
+from zoo.contracts.initialising import skip_initialisers
 from zoo.contracts.provider import Provider
-from zoo.contracts.weights import fit_weights, read_weights
-from zoo.errors import ConfigError, UnknownName, WeightsError, nearest
+from zoo.contracts.weights import read_weights
+from zoo.errors import ConfigError, UnknownName, WeightsError
 from zoo.reference import Reference
 from zoo.spec import BackboneSpec, check_options
-from zoo_torchvision.anatomies import anatomy_of
 from zoo_torchvision.anatomy import Anatomy
 from zoo_torchvision.backbone import TorchvisionBackbone
 from zoo_torchvision.families import FAMILIES
 from zoo_torchvision.measure import measure
+from zoo_torchvision.names import (
+    catalog_entry,
+    find_anatomy,
+    find_weights,
+    license_of,
+    refused,
+    served,
+    tags_of,
+)
 from zoo_torchvision.native import create
 from zoo_torchvision.options import read_options
-from zoo_torchvision.weights import classifier_paths, pour_pretrained
+from zoo_torchvision.weights import fetch, pour
 
 __all__ = ["TorchvisionProvider"]
 
-# torchvision states a licence by its address; it does so for the SWAG weights only.
-LICENSES = {"https://github.com/facebookresearch/SWAG/blob/main/LICENSE": "CC-BY-NC-4.0"}
-
-# Why a model of another module of torchvision.models is no backbone here.
-REFUSED = {
-    "segmentation": "a segmentation model; a later release serves those",
-    "detection": "a detection model; a later release serves those",
-    "video": "a video model; a later release serves those",
-    "optical_flow": "an optical-flow model, which is no backbone for pictures",
-    "quantization": "a quantized model, which cannot be trained; use the float one of the same name",
-}
+CONSTRUCTION = dict.fromkeys(("architecture", "tag", "in_channels", "arguments", "drop_path")).keys()
+"""What the construction in a spec holds; those of an early release have no ``drop_path``."""
 
 
 class TorchvisionProvider(Provider):
-    """Every classification model of torchvision, by its own name and the tag of its weights enum."""
+    """torchvision's models for classification and video, and the bodies of those for segmentation and detection."""
 
     library = "torchvision"
+    measured_once = True
 
     def catalog(self) -> Catalog:
-        """List torchvision's classification models and their weights, the default first."""
-        names = torchvision.models.list_models(module=torchvision.models)
+        """List torchvision's backbones and their weights, the default first, and what is not served."""
         return Catalog(
             library="torchvision",
             version=version("torchvision"),
-            entries=tuple(_entry(name) for name in names if anatomy_of(name) is not None),
+            entries=tuple(catalog_entry(name) for name in served()),
             aliases=FAMILIES,
+            renames={f"{name}.DEFAULT": f"{name}.{tags_of(name)[0]}" for name in served()},
+            refused=refused(),
         )
 
     def spec(self, reference: Reference) -> BackboneSpec:
@@ -60,19 +62,15 @@ class TorchvisionProvider(Provider):
         for piece, mark in ((reference.part, "#"), (reference.revision, "@")):
             if piece is not None:
                 raise UnknownName(f"{reference}: torchvision models have none such; leave '{mark}{piece}' out.")
-        architecture, _, tag = reference.name.partition(".")
-        anatomy = _anatomy(reference, architecture)
+        architecture, _, asked = reference.name.partition(".")
+        find_anatomy(reference, architecture)
+        entry = find_weights(reference, architecture, asked)
+        tag = entry.name if asked else None
+        reference = replace(reference, name=f"{architecture}.{tag}" if tag else architecture)
+        anatomy = find_anatomy(reference, architecture, tag)
         check_options(str(reference), reference.options, set(anatomy.options))
-        entry = _weights(reference, architecture, tag)
-        preprocessing, construction = read_options(reference, architecture, anatomy, entry, tag or None)
-        native = create(
-            str(reference),
-            architecture,
-            anatomy,
-            construction["arguments"],
-            in_channels=construction["in_channels"],
-            meta=True,
-        )
+        preprocessing, construction = read_options(reference, architecture, anatomy, entry, tag)
+        native = create(str(reference), anatomy, construction, meta=True)
         return measure(
             reference,
             native,
@@ -80,88 +78,56 @@ class TorchvisionProvider(Provider):
             preprocessing,
             construction,
             weights=entry.url if tag else None,
-            license=_license(entry) if tag else None,
+            license=license_of(entry) if tag else None,
         )
 
     def build(self, spec: BackboneSpec, *, weights: str | Path | None) -> TorchvisionBackbone:
         """Create the model without its classifier and load its weights."""
         reference = Reference.parse(spec.reference)
-        construction = spec.construction
-        architecture, tag = construction["architecture"], construction["tag"]
-        anatomy = _anatomy(reference, architecture)
-        channels, arguments = construction["in_channels"], dict(construction["arguments"])
-        _refuse_smuggled(reference, arguments)
+        anatomy = _checked(reference, spec.construction)
+        architecture, tag = spec.construction["architecture"], spec.construction["tag"]
+        arguments = dict(spec.construction["arguments"])
+        if weights == "pretrained" and tag is None:
+            known = ", ".join(tags_of(architecture))
+            raise WeightsError(f"{reference} names no pretrained weights; add a tag of {known}, or use weights=None.")
         if weights is not None and "init_weights" in arguments:
             arguments["init_weights"] = False  # takes seconds, and all of it would be overwritten
-        native = create(spec.reference, architecture, anatomy, arguments, in_channels=channels)
-        if weights == "pretrained" and tag is None:
-            known = ", ".join(_tags(architecture))
-            raise WeightsError(f"{reference} names no pretrained weights; add a tag of {known}, or use weights=None.")
+        with nullcontext() if weights is None else skip_initialisers():
+            native = create(spec.reference, anatomy, {**spec.construction, "arguments": arguments})
         if weights == "pretrained":
-            size = arguments.get(anatomy.size_keyword) if anatomy.layout == "tokens" else None
-            entry = _weights(reference, architecture, tag)
-            pour_pretrained(reference, native, anatomy, entry, in_channels=channels, img_size=size)
+            entry = find_weights(reference, architecture, tag)
+            pour(native, anatomy, fetch(reference, entry), where=entry.url)
         elif weights is not None:
-            fit_weights(native, read_weights(weights), where=str(weights), classifier=classifier_paths(anatomy))
-        ends = {stage.name: stage.module for stage in spec.maps}
+            pour(native, anatomy, read_weights(weights), where=str(weights))
+        ends = {stage.name: stage.module for stage in spec.stages if stage.module}
         return TorchvisionBackbone(spec, native, StageMap(native, ends, begins=anatomy.begins))
 
 
-def _refuse_smuggled(reference: Reference, arguments: Mapping[str, object]) -> None:
-    """Refuse keywords by which a builder would fetch weights: a spec may come from a stranger's bundle."""
-    for keyword, value in arguments.items():
-        fetches = keyword.startswith(("weights", "pretrained")) or keyword == "progress"
+def _checked(reference: Reference, construction: Mapping[str, Any]) -> Anatomy:
+    """Refuse what this provider never writes, since a spec may come from a stranger's bundle; give the family's row.
+
+    Above all a builder must get no keyword by which it would fetch weights.
+    """
+    if not CONSTRUCTION - {"drop_path"} <= construction.keys() <= CONSTRUCTION:
+        told = ", ".join(map(str, construction))
+        raise ConfigError(f"{reference}: the spec's construction holds {told}; it must hold {', '.join(CONSTRUCTION)}.")
+    name = ".".join(str(one) for one in (construction["architecture"], construction["tag"]) if one is not None)
+    if name != reference.name:
+        raise ConfigError(f"{reference}: the spec would build {name!r}; do not trust its source.")
+    anatomy = find_anatomy(reference, construction["architecture"], construction["tag"])
+    depth, channels = construction.get("drop_path"), construction["in_channels"]
+    if not (depth is None or (isinstance(depth, float) and 0 <= depth < 1 and anatomy.drop_path == "modules")):
+        raise ConfigError(f"{reference}: the spec holds drop_path={depth!r}, which zoo never writes.")
+    if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
+        raise ConfigError(f"{reference}: the spec holds in_channels={channels!r}; it must be 1 or more.")
+    for keyword, value in construction["arguments"].items():
         plain = all(isinstance(one, (str, int, float, bool, type(None))) for one in _listed(value))
-        if fetches or not plain:
+        if keyword not in anatomy.keywords or not plain:
             raise ConfigError(
                 f"{reference}: the spec holds {keyword!r}, which zoo never writes; do not trust its source."
             )
+    return anatomy
 
 
 def _listed(value: object) -> Sequence[object]:
     return value if isinstance(value, (list, tuple)) else (value,)
-
-
-def _anatomy(reference: Reference, architecture: str) -> Anatomy:
-    """Find the family's row, and refuse what is no classification model with the reason."""
-    models = torchvision.models
-    names = models.list_models(module=models)
-    if architecture in names and (anatomy := anatomy_of(architecture)) is not None:
-        return anatomy
-    if architecture in models.list_models():
-        room = models.get_model_builder(architecture).__module__.split(".")[2]
-        why = REFUSED.get(room, "of a family that this release does not know")
-        raise UnknownName(f"{reference}: {architecture} is {why}.")
-    near = nearest(architecture, names)
-    hint = f" The nearest are {', '.join(near)}." if near else ""
-    raise UnknownName(f"torchvision {torchvision.__version__} has no backbone {architecture!r}.{hint}")
-
-
-def _tags(architecture: str) -> list[str]:
-    """Give the tags of an architecture, the default first."""
-    enum = torchvision.models.get_model_weights(architecture)
-    return sorted(enum.__members__.keys() - {"DEFAULT"}, key=lambda tag: (enum[tag] is not enum.DEFAULT, tag))
-
-
-def _weights(reference: Reference, architecture: str, tag: str) -> Any:
-    """Find the member of the weights enum; the default one without a tag."""
-    enum = torchvision.models.get_model_weights(architecture)
-    if not tag:
-        return enum.DEFAULT
-    if tag not in _tags(architecture):
-        known = _tags(architecture)
-        raise UnknownName(
-            f"{reference}: {architecture} has no weights tagged {tag!r}; its tags are {', '.join(known)}."
-        )
-    return enum[tag]
-
-
-def _license(entry: Any) -> str | None:
-    return LICENSES.get(entry.meta.get("license"))
-
-
-def _entry(name: str) -> CatalogEntry:
-    enum = torchvision.models.get_model_weights(name)
-    licenses = {tag: text for tag in _tags(name) if (text := _license(enum[tag])) is not None}
-    side = enum.DEFAULT.transforms().crop_size[0]
-    return CatalogEntry(name=name, tags=tuple(_tags(name)), licenses=licenses, size=(side, side))

@@ -52,6 +52,13 @@ class OnTokens(Asking):
     asks = Needs(tokens=True)
 
 
+class OnEmbed(Asking):
+    asks = Needs(embed=True)
+
+    def forward(self, features):
+        return {self.spec.name: next(iter(features.values())).embed}
+
+
 class OnMap(Asking):
     asks = Needs(reductions=(8,))
 
@@ -63,7 +70,7 @@ class OnMaps(Asking):
 @pytest.fixture
 def asking(registry_with):
     """Install heads that read tokens and maps."""
-    types = {"on_tokens": OnTokens, "on_map": OnMap, "on_maps": OnMaps}
+    types = {"on_tokens": OnTokens, "on_embed": OnEmbed, "on_map": OnMap, "on_maps": OnMaps}
     names = {name: f"zoo_asking:{cls.__name__}" for name, cls in types.items()}
     return registry_with("asking", zoo_heads=lambda: names, **{cls.__name__: cls for cls in types.values()})
 
@@ -96,6 +103,7 @@ def equal(one, other) -> bool:
     ("backbone", "head", "missing"),
     [
         ("timm:test_resnet", "on_tokens", "tokens"),
+        ("timm:test_vit", "on_embed", "embed"),
         ("timm:test_vit", "on_map", "maps@8"),
         ("timm:levit_128s", "on_maps", "maps@4"),
     ],

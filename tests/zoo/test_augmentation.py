@@ -182,7 +182,9 @@ def test_views_travel_to_a_worker():
     assert torch.equal(pickle.loads(pickle.dumps(views))(picture(), 9), views(picture(), 9))
 
 
-@pytest.mark.parametrize("given", [torch.zeros(3, 8, 8), [Image.new("RGB", (8, 8))], "cat.jpg"], ids=str)
+@pytest.mark.parametrize(
+    "given", [torch.zeros(3, 8, 8), [Image.new("RGB", (8, 8))], "cat.jpg"], ids=["tensor", "clip", "path"]
+)
 def test_what_is_no_picture_is_refused(given):
     with pytest.raises(DataError, match="takes single Pillow pictures"):
         Augmentation.preset("light").views(RECIPE)(given, 0)

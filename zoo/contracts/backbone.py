@@ -247,6 +247,8 @@ def _check_input(reference: str, entry: InputSpec, tensor: Tensor) -> None:
     if tensor.is_floating_point() != entry.dtype.startswith("float"):
         got = str(tensor.dtype).removeprefix("torch.")
         raise ShapeError(f"{reference} takes {expected} of {entry.dtype}, got {got}.")
+    if entry.kind == "spectrogram" and shape[1] != entry.channels:
+        raise ShapeError(f"{reference} takes {expected}, got {shape[1]} bins {shape}; are bins and steps exchanged?")
     if entry.channels is not None and shape[1] != entry.channels:
         raise ShapeError(
             f"{reference} takes {expected}, got {shape[1]} channels {shape}; "
@@ -290,6 +292,10 @@ def _describe(entry: InputSpec) -> str:
         return f"{entry.name} as (batch, {entry.channels}, height, width)"
     if entry.kind == "video":
         return f"{entry.name} as (batch, {entry.channels}, frames, height, width)"
+    if entry.kind == "spectrogram":
+        return f"{entry.name} as (batch, {entry.channels}, steps)"
+    if entry.rank == 2:
+        return f"{entry.name} as (batch, {'samples' if entry.kind == 'waveform' else 'tokens'})"
     return f"{entry.name} of rank {entry.rank}"
 
 

@@ -6,13 +6,21 @@ space, and no maps. ``tests/plugins/huggingface`` holds every line to what the l
 
 from __future__ import annotations
 
+from zoo_huggingface.rules.audio import AUDIO
+from zoo_huggingface.rules.dense import DENSE
 from zoo_huggingface.rules.dual import PARTS
+from zoo_huggingface.rules.inner import INNER
+from zoo_huggingface.rules.packed import PACKED
 from zoo_huggingface.rules.rule import GENERIC, Rule
 from zoo_huggingface.rules.text import TEXT
-from zoo_huggingface.rules.unserved import UNSERVED
+from zoo_huggingface.rules.unserved import UNSERVED as UNSERVED_PICTURES
+from zoo_huggingface.rules.unserved_sequences import UNSERVED_SEQUENCES
+from zoo_huggingface.rules.video import VIDEO
 from zoo_huggingface.rules.vision import VISION
 
 __all__ = ["GENERIC", "PARTS", "RULES", "UNSERVED", "Rule"]
 
-RULES: dict[str, Rule] = {**TEXT, **VISION}
+RULES: dict[str, Rule] = {**AUDIO, **TEXT, **VISION, **DENSE, **VIDEO, **PACKED, **INNER}
 """Model type to rule."""
+UNSERVED: dict[str, str] = {**UNSERVED_PICTURES, **UNSERVED_SEQUENCES}
+"""Model type to the reason why it cannot be served."""

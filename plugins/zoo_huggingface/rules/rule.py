@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from zoo_huggingface.rules.packing import Packing
+from zoo_huggingface.rules.sequence import Sequence
+
 __all__ = ["GENERIC", "Rule"]
 
-Maps = Literal["tokens", "hidden_states", "reshaped_hidden_states"]
+Layout = Literal["tokens", "nchw", "nhwc", "hiera", "windows", "packed", "rows"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,42 +19,90 @@ class Rule:
     """How one model type becomes a uniform backbone.
 
     Args:
-        pooling: What may give the pooled vector, the default first: ``cls`` (first token of ``last_hidden_state``),
-            ``mean`` (over real tokens without prefix, or over space), ``pooler`` (the library's ``pooler_output``),
-            ``eos`` (the same, where that is the end-of-text token), ``last`` (last real token).
-        blocks: Path of the list of blocks; empty if not known, which leaves one stage, ``post``.
-        maps: Which part of the output holds the maps; None if there are none.
-        first: Index in the hidden states of what the first block gives; 1 where the embeddings' output stands first.
+        takes: What it is given, by the name of a maker in ``zoo_huggingface.reading``: ``picture``, ``clip``,
+            ``packed``, ``sequence``, …; empty for what its main input says.
+        argument: transformers' name of the main input, where the maker's own is another.
+        packing: How pictures are packed into patches, for ``packed``.
+        sequence: How it takes texts or sounds, for ``sequence``.
+        pooling: What may give the pooled vector, the default first: ``cls`` (first token of the last state), ``mean``
+            (over real tokens without prefix, or over space), ``pooler`` (the library's ``pooler_output``), ``eos`` (the
+            same, where that is the end-of-text token), ``last`` (last real token), ``merged`` (mean of the tokens that
+            a tower gives to its language model).
+        last: Field of the output that holds the last state, of several the last; with ``@`` in front, the path of the
+            module that gives it.
+        state: Layout of the last state, where it is not that of its rank: tokens, or NCHW.
+        pooler: Field of the output that holds the pooled vector of ``pooler``, ``eos`` and ``merged``.
+        blocks: Path of the list of blocks, or paths of the modules in which the stages end; empty if not known, which
+            leaves one stage, ``post``. A block that is a list ends in its last member.
+        begin: Path of the module in which the first block begins, where its own list does not show it.
+        inside: Path in a block of the list in which the stage ends: with the last member of the first one's size.
+        maps: Layout of what the blocks give; None if they are no maps.
+        pick: Index in a block's output, where it is a tuple of tensors.
+        stem: Path of the module whose output is the map of the stem, if no block has its resolution.
+        stride: Pixels a token, where ``patch_size`` does not say it.
+        growth: What the stride grows by from stage to stage.
+        rounding: How a grid that is no whole number of tokens is rounded: ``floor`` (what is left over is not seen) or
+            ``ceil`` (it is filled up).
+        after: Field of the config with the number of tokens after the grid, which are no part of it.
         resize: ``free`` (takes any picture size), ``flag`` (takes others when told to interpolate its positions) or
             ``fixed``.
+        size: Height and width in pixels, where the config has no ``image_size``.
+        divisor: Heights and widths must be multiples of this, or of the product of these, numbers
+            and fields of the config.
+        least: Least height and width in pixels.
+        any_length: Whether a clip may have another number of frames than the weights were trained with.
         optional_pooler: Whether its class takes ``add_pooling_layer``.
         unpooled: Config fields to set when the pooler is not used, so that it is not built.
-        forced: Config fields that are always set, so that no parameter is built which never runs.
-        unused: Paths of parameters that never run in an encoder; they are removed, and left out of files.
-        before_downsampling: Module whose pass is asked for the maps in front of each stage's downsampling.
+        defaults: Config fields of a bare type, where the config's own defaults cannot be built.
+        forced: Config fields that are always set.
+        unused: Paths of parameters that never run in an encoder, where a trial pass does not show it.
+        beside: Paths of modules that run beside the others and whose outputs are no features; they are skipped.
+        merger: Path of the module that merges tokens for a language model; skipped unless ``merged`` is what is pooled.
         call: Further arguments of the forward pass.
         model: Name of its class in transformers, where that is not what ``AutoModel`` gives.
         tower: Path of the encoder inside that class.
         projection: Path of the layer that projects the pooled vector into the space shared by two towers; empty where
             the pooled vector is in that space already; None for a model that is no part of a dual tower.
-        config: Field of the dual tower's config that holds this tower's.
+        config: Field of the dual tower's config that holds this tower's, where the class is built from that alone.
+        view: Field of the config that holds the tower's, where the class is built from all of it.
     """
 
+    takes: str = ""
+    argument: str = ""
+    packing: Packing | None = None
+    sequence: Sequence | None = None
     pooling: tuple[str, ...] = ("mean",)
-    blocks: str = ""
-    maps: Maps | None = None
-    first: int = 1
+    last: str = "last_hidden_state"
+    state: Layout | None = None
+    pooler: str = "pooler_output"
+    blocks: str | tuple[str, ...] = ""
+    begin: str = ""
+    inside: str = ""
+    maps: Layout | None = None
+    pick: int = 0
+    stem: str = ""
+    stride: int | None = None
+    growth: int = 1
+    rounding: Literal["floor", "ceil"] = "floor"
+    after: str = ""
     resize: Literal["free", "flag", "fixed"] = "free"
+    size: tuple[int, int] | None = None
+    divisor: int | tuple[str | int, ...] = 1
+    least: int = 1
+    any_length: bool = False
     optional_pooler: bool = False
     unpooled: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     forced: Mapping[str, Any] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
-    before_downsampling: str | None = None
+    beside: tuple[str, ...] = ()
+    merger: str = ""
     call: Mapping[str, Any] = field(default_factory=dict)
     model: str | None = None
     tower: str = ""
     projection: str | None = None
     config: str | None = None
+    view: str = ""
 
 
 GENERIC = Rule(resize="fixed")

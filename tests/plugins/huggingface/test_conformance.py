@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from zoo.testing import check_backbone
-
 FLAT = "hidden_size=32&num_hidden_layers=4&num_attention_heads=2"
 VIT = f"{FLAT}&intermediate_size=64&image_size=32&patch_size=8"
-
-
-@pytest.mark.parametrize(
-    "reference",
-    [
-        "hf:resnet?embedding_size=8&hidden_sizes=[8,12,16,20]&depths=[1,1,1,1]&layer_type=basic&in_channels=2",
-        "hf:swin?image_size=64&embed_dim=12&depths=[1,1,1,1]&num_heads=[1,2,3,4]&window_size=2",
-        f"hf:clip#vision?{VIT}",
-        f"hf:bert?{FLAT}&intermediate_size=64",
-    ],
+KINDS = (
+    "hf:resnet?embedding_size=8&hidden_sizes=[8,12,16,20]&depths=[1,1,1,1]&layer_type=basic&in_channels=2",
+    "hf:swin?image_size=64&embed_dim=12&depths=[1,1,1,1]&num_heads=[1,2,3,4]&window_size=2",
+    f"hf:clip#vision?{VIT}",
+    f"hf:bert?{FLAT}&intermediate_size=64",
 )
-def test_the_backbone_keeps_the_whole_contract(reference):
-    check_backbone(reference)
+
+
+@pytest.mark.zoo_backbone(*KINDS, skip=("export", "compiled"))
+def test_the_backbone_keeps_the_contract(backbone_check):
+    backbone_check()
+
+
+@pytest.mark.slow
+@pytest.mark.zoo_backbone(*KINDS, only=("export", "compiled"))
+def test_the_backbone_can_be_exported_and_compiled_where_the_native_module_can(backbone_check):
+    backbone_check()

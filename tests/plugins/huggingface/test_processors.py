@@ -68,12 +68,11 @@ def test_a_picture_becomes_the_processors_own_tensor(name, size):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("DetrImageProcessor", "DetrImageProcessor does convert_annotations, pad"),
-        ("MobileViTImageProcessor", "MobileViTImageProcessor does flip_channel_order"),
-        (
-            "EfficientNetImageProcessor",
-            "gives other numbers than scaling, cropping and normalising do",
-        ),
+        ("DonutImageProcessor", "DonutImageProcessor does thumbnail"),
+        ("LlavaNextImageProcessor", "patches or several cuts, not one picture"),
+        ("Owlv2ImageProcessor", "Owlv2ImageProcessor blurs a picture before it is scaled"),
+        ("PerceiverImageProcessor", "PerceiverImageProcessor cuts a picture before it is scaled"),
+        ("Qwen2VLImageProcessor", "patches or several cuts, not one picture"),
         ("Siglip2ImageProcessor", "Siglip2ImageProcessor scales to"),
     ],
 )
@@ -84,23 +83,101 @@ def test_a_processor_that_does_more_is_named_and_not_imitated(name, sentence):
     assert sentence in str(caught.value)
 
 
-def test_pictures_of_no_fixed_size_are_refused():
-    processor = transformers.ViTImageProcessor(size={"shortest_edge": 32})
+class Brighter(transformers.ViTImageProcessor):
+    """A class that does what none of its flags says."""
 
-    with pytest.raises(ConfigError, match="gives pictures of no fixed size"):
-        as_preprocessing(processor)
+    def resize(self, image: torch.Tensor, **settings: Any) -> torch.Tensor:
+        return super().resize(image, **settings) // 2 + 128
 
 
-@pytest.mark.parametrize("name", ["CLIPImageProcessor", "DeiTImageProcessor", "SegformerImageProcessor"])
+def test_a_class_that_does_what_its_flags_do_not_say_is_found_out_by_the_proof():
+    with pytest.raises(ConfigError, match="Brighter gives other numbers than scaling, cropping and normalising do"):
+        as_preprocessing(Brighter())
+
+
+def test_pictures_of_no_fixed_size_keep_their_shape():
+    said = as_preprocessing(transformers.ViTImageProcessor(size={"shortest_edge": 32}))
+
+    assert not said.fixed
+    assert said.apply(noise(80, 40)).shape == (3, 32, 64)
+    assert said.at((48, 48)).apply(noise(80, 40)).shape == (3, 48, 48)
+
+
+@pytest.mark.parametrize(
+    "name", ["CLIPImageProcessor", "DeiTImageProcessor", "SamImageProcessor", "ViltImageProcessor"]
+)
 def test_a_recipe_is_written_as_a_processor_that_transformers_loads(name, tmp_path):
-    said = as_preprocessing(getattr(transformers, name)(**PROCESSORS[name]))
+    said = as_preprocessing(getattr(transformers, name)(**PROCESSORS.get(name, {})))
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(as_processor(said)))
 
-    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path)
+    loaded = transformers.AutoImageProcessor.from_pretrained(tmp_path)
 
-    picture = noise(80, 40, "L")
+    picture = noise(83, 47)
+    theirs = loaded(images=picture, return_tensors="pt")["pixel_values"][0]
+    assert torch.equal(said.apply(picture), theirs)
+
+
+def test_a_file_cannot_ask_for_the_form_on_pictures_so_none_is_written(tmp_path):
+    processor = transformers.CLIPImageProcessorPil(**PROCESSORS["CLIPImageProcessor"])
+    processor.save_pretrained(tmp_path)
+
+    assert type(transformers.AutoImageProcessor.from_pretrained(tmp_path)) is transformers.CLIPImageProcessor
+    assert as_processor(as_preprocessing(processor)) is None
+
+
+@pytest.mark.parametrize("name", ["CLIPImageProcessor", "CLIPImageProcessorPil"])
+def test_what_is_clear_is_laid_over_white_where_the_processor_does_so(name):
+    picture = noise(80, 40, "RGBA")
+    processor = getattr(transformers, name)(**PROCESSORS["CLIPImageProcessor"])
+
     theirs = processor(images=picture, return_tensors="pt")["pixel_values"][0]
-    assert torch.allclose(said.apply(picture), theirs, atol=1e-5)
+
+    assert torch.equal(as_preprocessing(processor).apply(picture), theirs)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"channels": 1, "mean": (0.5,), "std": (0.5,)},  # for three channels only
+        {"resize": (40, 60), "fit": "cover"},  # timm's rule, which no processor has
+        {"on": "pil", "resize": (35,)},  # timm's and torchvision's odd margins, which no processor has
+        {"crop": "corner"},  # pads with black before normalising, processors pad after it
+        {"fill": (9,)},
+    ],
+    ids=str,
+)
+def test_a_recipe_that_no_processor_follows_is_not_written(changes):
+    base = {"size": (32, 32), "resize": (30,), "on": "tensor"}
+
+    assert as_processor(Preprocessing(**{**base, **changes})) is None
+
+
+@pytest.mark.parametrize("backend", ["", "Pil"])
+@pytest.mark.parametrize("kind", ["VideoMAEImageProcessor", "VivitImageProcessor"])
+def test_a_clip_becomes_the_processors_own_with_channels_first(kind, backend):
+    if not hasattr(transformers, kind + backend):
+        backend = ""  # Vivit's has one form only
+    processor = getattr(transformers, kind + backend)(size={"shortest_edge": 36}, crop_size=SQUARE)
+    frames = [noise(83, 47).rotate(90 * n) for n in range(4)]
+
+    theirs = processor(frames, return_tensors="pt")["pixel_values"][0]
+
+    ours = as_preprocessing(processor).apply(frames)
+    assert torch.allclose(ours, theirs.transpose(0, 1), atol=1e-6)
+    assert ours.shape == (3, 4, 32, 32)
+
+
+@pytest.mark.parametrize("kind", ["VideoMAEImageProcessor", "VivitImageProcessor"])
+def test_a_recipe_for_clips_is_written_as_a_processor_of_clips(kind, tmp_path):
+    said = as_preprocessing(getattr(transformers, kind)(size={"shortest_edge": 36}, crop_size=SQUARE))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(as_processor(said, clips=True)))
+
+    loaded = transformers.AutoImageProcessor.from_pretrained(tmp_path)
+
+    frames = [noise(83, 47).rotate(90 * n) for n in range(4)]
+    theirs = loaded(frames, return_tensors="pt")["pixel_values"]
+    assert type(loaded).__name__ == kind
+    assert torch.allclose(said.apply(frames), theirs[0].transpose(0, 1), atol=1e-6)
 
 
 @pytest.mark.parametrize("file", ["preprocessor_config", "processor_config"])
@@ -136,12 +213,12 @@ def test_options_carry_the_recipe_over_to_another_size_and_other_channels(tmp_pa
 
 def test_a_processor_that_cannot_be_said_is_logged_and_the_backbone_still_builds(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, logger="zoo"):
-        spec = spec_of(tmp_path, preprocessor_config={"image_processor_type": "MobileViTImageProcessor"})
+        spec = spec_of(tmp_path, preprocessor_config={"image_processor_type": "DonutImageProcessor"})
 
     assert spec.preprocessing is None
     assert spec.inputs[0].size == (32, 32)
     assert "its preprocessing is not known, so give it tensors that are ready" in caplog.text
-    assert "MobileViTImageProcessor does flip_channel_order" in caplog.text
+    assert "DonutImageProcessor does thumbnail" in caplog.text
 
 
 def test_a_processor_of_a_repositorys_own_code_is_never_made(tmp_path, caplog):

@@ -22,6 +22,10 @@ def spec():
         {"architecture": "local-dir:/somewhere"},
         {"architecture": "timm/test_resnet"},
         {"architecture": ["test_resnet"]},
+        {"tag": "hf-hub:somebody/model"},
+        {"tag": ["r160_in1k"]},
+        {"arguments": ["checkpoint_path"]},
+        {"checkpoint_path": "/somewhere/model.pth"},
         {"arguments": {"checkpoint_path": "/somewhere/model.pth"}},
         {"arguments": {"pretrained": True}},
         {"arguments": {"pretrained_cfg": {"url": "file:///somewhere"}}},
@@ -35,5 +39,5 @@ def test_what_zoo_never_writes_is_refused_before_timm_sees_it(spec, smuggled, mo
     monkeypatch.setattr(timm, "create_model", lambda *args, **kwargs: pytest.fail("timm was asked to build it"))
     hostile = replace(spec, construction={**spec.construction, **smuggled})
 
-    with pytest.raises(ConfigError, match=r"is no architecture of timm|zoo never writes"):
+    with pytest.raises(ConfigError, match=r"is no (architecture|tag) of timm|zoo never writes|must be a mapping"):
         registry().provider("timm").build(hostile, weights=None)

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 import torchvision
+from torchvision.ops import FrozenBatchNorm2d
 
 from zoo.contracts.features import Want
 from zoo.errors import CapabilityError, ShapeError
@@ -167,7 +168,7 @@ def test_auxiliary_classifiers_are_neither_kept_nor_run_in_training(make):
         ("resnet18", (3, 64, 64), "rank 3"),
         ("resnet18", (1, 4, 64, 64), "in_channels=4"),
         ("vit_b_32", (1, 3, 64, 64), "224×224 pixels only"),
-        ("inception_v3", (1, 3, 64, 64), "75 by 75 pixels or more"),
+        ("inception_v3", (1, 3, 64, 64), "75×75 pixels or more"),
     ],
 )
 def test_a_picture_that_does_not_fit_is_refused_with_what_would(make, name, shape, message):
@@ -183,24 +184,57 @@ def test_what_it_does_not_have_is_refused(make, image, want):
         make("resnet18")(image, want)
 
 
+def rebuilt(config: dict) -> torch.nn.Module:
+    """Follow the words of ``native_files`` with torchvision alone."""
+    body = {"weights_backbone": None} if config["inside"] else {}
+    whole = torchvision.models.get_model(config["architecture"], **body, **config["arguments"])
+    module = whole.get_submodule(config["inside"])
+    for path in config["dropped"]:
+        parent, _, name = path.rpartition(".")
+        delattr(module.get_submodule(parent), name)
+    old = module.get_submodule(config["conv"])
+    module.set_submodule(
+        config["conv"],
+        torch.nn.Conv2d(
+            config["in_channels"], old.out_channels, old.kernel_size, old.stride, old.padding, bias=old.bias is not None
+        ),
+    )
+    for path, norm in list(module.named_modules()):
+        if config["frozen_norm"] is not None and isinstance(norm, torch.nn.BatchNorm2d):
+            module.set_submodule(path, FrozenBatchNorm2d(norm.num_features, eps=config["frozen_norm"]))
+    for path in config["identity"]:
+        module.set_submodule(path, torch.nn.Identity())
+    return module.eval()
+
+
 @pytest.mark.parametrize("name", ["resnet18", "googlenet", "squeezenet1_1", "vit_b_32", "mobilenet_v3_small"])
 def test_plain_torchvision_rebuilds_the_module_from_its_native_files(make, name):
     options = {"img_size": 64} if name == "vit_b_32" else {}
     backbone = make(name, in_channels=2, **options)
     image = torch.rand(2, 2, *backbone.spec.inputs[0].size)
 
-    config = backbone.native_files()["config.json"]
-    rebuilt = torchvision.models.get_model(config["architecture"], **config["arguments"])
-    for path in config["identity"]:
-        rebuilt.set_submodule(path, torch.nn.Identity())
-    old = rebuilt.get_submodule(config["conv"])
-    new = torch.nn.Conv2d(
-        config["in_channels"], old.out_channels, old.kernel_size, old.stride, old.padding, bias=old.bias is not None
-    )
-    rebuilt.set_submodule(config["conv"], new)
-    rebuilt.load_state_dict(backbone.native.state_dict(), strict=True)
+    again = rebuilt(backbone.native_files()["config.json"])
+    again.load_state_dict(backbone.native.state_dict(), strict=True)
 
-    assert torch.equal(rebuilt.eval()(image), backbone(image).pooled)
+    assert torch.equal(again(image), backbone(image).pooled)
+
+
+@pytest.mark.parametrize(
+    ("name", "last"), [("resnet18", "s2"), ("fasterrcnn_resnet50_fpn", "s3"), ("ssdlite320_mobilenet_v3_large", "s4")]
+)
+def test_the_native_files_of_a_body_and_of_a_trimmed_backbone_say_what_is_there(make, image, name, last):
+    backbone = make(name)
+    backbone.trim(Want(pooled=False, maps=(last,)))
+
+    again = rebuilt(backbone.native_files()["config.json"])
+    again.load_state_dict(backbone.native.state_dict(), strict=True)
+    seen = []
+    again.get_submodule(backbone.spec.stage(last).module).register_forward_hook(
+        lambda m, i, output: seen.append(output)
+    )
+    again.features(image) if name.startswith("ssd") else again(image)
+
+    assert torch.equal(seen[0], backbone(image, Want(pooled=False, maps=(last,))).maps[last])
 
 
 def test_a_spec_from_json_builds_the_same_module_without_a_network(provider, make):

@@ -20,6 +20,12 @@ from zoo.registry import registry
         {"arguments": {"pretrained": True}},
         {"arguments": {"progress": True}},
         {"arguments": {"norm_layer": {"a": "dict"}}},
+        {"arguments": {"num_classes": 1000000000}},
+        {"in_channels": "three"},
+        {"drop_path": 0.5},
+        {"tag": "IMAGENET1K_V9"},
+        {"tag": ["IMAGENET1K_V1"]},
+        {"surplus": 1},
     ],
     ids=lambda smuggled: str(next(iter(smuggled.values()))),
 )

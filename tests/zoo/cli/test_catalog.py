@@ -68,7 +68,7 @@ def test_a_list_without_a_match_is_empty_and_no_error(zoo):
         (["--max-size", "160"], lambda one: one["size"] and max(one["size"]) <= 160),
         (["--min-params", "600M"], lambda one: (one["parameters"] or 0) >= 6e8),
     ],
-    ids=str,
+    ids=lambda given: " ".join(given) if isinstance(given, list) else "expected",
 )
 def test_a_filter_agrees_with_what_is_listed_without_it(zoo, argv, fits):
     everything = zoo("list", "--json").json

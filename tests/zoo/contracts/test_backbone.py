@@ -10,6 +10,7 @@ from torch import nn
 
 from zoo.contracts.backbone import StageMap, check_inputs, check_want
 from zoo.contracts.features import Want
+from zoo.contracts.head import Needs
 from zoo.errors import CapabilityError, ShapeError, UnknownName
 from zoo.spec import BackboneSpec, InputSpec, StageSpec
 
@@ -134,8 +135,8 @@ TEXT = (
         (spec(FIXED), {"image": torch.zeros(1, 3, 48, 64)}, "pictures of 64×48 pixels only, got 48×64; resize them"),
         (spec(), {"picture": torch.zeros(1, 3, 64, 64)}, "acme:tiny takes image, got an input called 'picture'."),
         (spec(), {}, "needs the input 'image', got none."),
-        (spec(*TEXT), {"input_ids": torch.zeros(2, 3)}, "takes input_ids of rank 2 of int64, got float32."),
-        (spec(*TEXT), {"input_ids": torch.zeros(3).long()}, "takes input_ids of rank 2, got rank 1 (3,)."),
+        (spec(*TEXT), {"input_ids": torch.zeros(2, 3)}, "takes input_ids as (batch, tokens) of int64, got float32."),
+        (spec(*TEXT), {"input_ids": torch.zeros(3).long()}, "takes input_ids as (batch, tokens), got rank 1 (3,)."),
         (spec(*TEXT), {"mask": torch.zeros(2, 3).long()}, "needs the input 'input_ids', got mask."),
     ],
 )
@@ -170,6 +171,19 @@ def test_a_wish_that_the_backbone_cannot_grant_is_refused(want, words):
 def test_a_backbone_may_have_no_pooled_vector():
     with pytest.raises(CapabilityError, match="gives no pooled vector; it gives maps"):
         check_want(spec(capabilities=("maps",)), Want())
+
+
+def test_embed_is_given_by_parts_of_dual_models_alone():
+    with pytest.raises(CapabilityError, match="gives no embed, which a part of a dual-tower model does"):
+        check_want(spec(), Want(embed=True))
+    check_want(spec(capabilities=("embed", "pooled")), Want(embed=True))
+
+
+def test_a_wish_for_less_is_within_one_for_more():
+    assert Want() <= Want(embed=True)
+    assert not Want(embed=True) <= Want(tokens=True)
+    assert (Want(pooled=False, embed=True) | Want()) == Want(embed=True)
+    assert (Needs(pooled=True) | Needs(embed=True)) == Needs(pooled=True, embed=True)
 
 
 def test_wishes_add_up():

@@ -59,7 +59,7 @@ def preprocess(subject: Subject) -> None:
     assert main is not None
     got = tuple(main.shape)
     rule(main.ndim == entry.rank - 1, f"preprocess must give one sample without the batch dimension, got {got}.")
-    if entry.kind == "image" and recipe is not None:
+    if entry.kind == "image" and recipe is not None and recipe.fixed:
         expected = (entry.channels, *recipe.size)
         rule(got == expected, f"A prepared picture must be {expected}, as the spec says, got {got}.")
     pooled = subject.run(subject.backbone, inputs={name: tensor[None] for name, tensor in tensors.items()}).pooled
