@@ -87,7 +87,13 @@ def _resolve_in(asked: str, reference: Reference, catalog: Catalog) -> Resolutio
             f"{reference.provider} ({catalog.library} {catalog.version}) has no backbone {reference.name!r}.{hint}"
         )
     full, how, entry = found
-    return Resolution(asked, replace(reference, name=full), how, entry)
+    return Resolution(asked, replace(reference, name=full), how, _part(entry, reference, catalog))
+
+
+def _part(entry: CatalogEntry, reference: Reference, catalog: Catalog) -> CatalogEntry:
+    """Give the entry of one tower of a dual model, where the catalog lists it by itself."""
+    name = f"{entry.name}#{reference.part}"
+    return next((one for one in catalog.entries if one.name == name), entry) if reference.part else entry
 
 
 def _is_open(name: str, catalog: Catalog) -> bool:

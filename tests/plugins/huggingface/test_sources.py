@@ -190,6 +190,9 @@ def test_transformers_loads_the_saved_files_to_equal_features(name, classifier, 
 # --- dual towers
 
 
+EMBED = Want(embed=True)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("family", ["clip", "siglip"])
 def test_each_tower_of_a_dual_model_gives_pooled_and_embed(family, request):
@@ -198,7 +201,7 @@ def test_each_tower_of_a_dual_model_gives_pooled_and_embed(family, request):
     vision = PROVIDER.build(spec_of(f"hf:{folder}#vision"), weights="pretrained").eval()
     text = PROVIDER.build(spec_of(f"hf:{folder}#text"), weights="pretrained").eval()
 
-    seen, read = vision(image), text(ids)
+    seen, read = vision(image, EMBED), text(ids, EMBED)
 
     for features, theirs, tower in (
         (seen, model.get_image_features(image).pooler_output, model.vision_model(image)),
@@ -242,12 +245,10 @@ def test_options_change_the_config_and_the_uniform_names_mean_the_librarys():
         ("hf:vit?trust_remote_code=true", UnknownName, "no option 'trust_remote_code'"),
         ("hf:vit?attn_implementation=eager", UnknownName, "no option 'attn_implementation'"),
         ("hf:resnet?img_size=64", UnknownName, "no option 'img_size'"),
-        ("hf:dinov2?use_mask_token=true", UnknownName, "no option 'use_mask_token'"),
         ("hf:vit?hidden_size=wide", ConfigError, "'hidden_size' expected int, got str"),
         ("hf:vit?img_size=32&image_size=64", ConfigError, "sets 'image_size', which another option sets already"),
         ("hf:vit?pooling=last", ConfigError, "pooling must be one of cls, mean, pooler, got 'last'"),
         ("hf:vitt", UnknownName, "no model type 'vitt'; near are vit"),
-        ("hf:wav2vec2", ConfigError, "'wav2vec2' cannot be served yet: it takes 'input_values'"),
         ("hf:timm_wrapper", ConfigError, "'timm_wrapper' cannot be served: it holds a timm model"),
         ("hf:vit@main", InvalidReference, "a revision belongs to a hub id"),
         ("hf:./nowhere", WeightsError, "there is no folder"),
