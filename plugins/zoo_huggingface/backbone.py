@@ -20,6 +20,7 @@ from zoo_huggingface.processors import as_processor
 from zoo_huggingface.reading import Reader
 from zoo_huggingface.reading.recording import record
 from zoo_huggingface.stages import stage_map
+from zoo_huggingface.windows import keep_windows
 
 __all__ = ["HuggingFaceBackbone"]
 
@@ -51,6 +52,7 @@ class HuggingFaceBackbone(Backbone):
         companion: Companion | None = None,
     ) -> None:
         rest(native, anatomy.resting)
+        keep_windows(native)
         super().__init__(spec, native, stage_map(native, anatomy.taps, anatomy.begins, anatomy.moved))
         record(native, recorded(plan, anatomy))
         self._anatomy = anatomy

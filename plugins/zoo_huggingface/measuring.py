@@ -115,7 +115,7 @@ def _inputs(
     needed = own if asked or rule.resize != "free" else None
     divisor = divisor_of(rule, config)
     if asked and own is not None:
-        _check_size(str(reference), own, divisor, rule.least)
+        _check_size(str(reference), own, divisor, _least(rule, config))
     preprocessing = read_preprocessing(
         str(reference), source, plan.model_type, channels=channels, size=needed if source.kind != "type" else own
     )
@@ -134,7 +134,7 @@ def _inputs(
         size=size,
         fixed_size=rule.resize == "fixed",
         divisor=divisor,
-        least=rule.least,
+        least=_least(rule, config),
         length=_frames(config) if video else None,
         fixed_length=video and not rule.any_length,
     )
@@ -170,6 +170,15 @@ def divisor_of(rule: Rule, config: Any) -> int:
         return rule.divisor
     values = [name if isinstance(name, int) else getattr(config, name) for name in rule.divisor]
     return prod(int(value if isinstance(value, int) else value[-1]) for value in values)
+
+
+def _least(rule: Rule, config: Any) -> int:
+    """Give the least height and width, in pixels."""
+    patch = getattr(config, "patch_size", None)
+    stride = rule.stride or (patch if isinstance(patch, int) else max(patch or (1,)))
+    if rule.windows:
+        return stride * getattr(config, rule.windows) * 2 ** (len(config.depths) - 1)
+    return max(rule.least, stride if rule.maps == "tokens" and rule.rounding == "floor" else 1)
 
 
 def _frames(config: Any) -> int:

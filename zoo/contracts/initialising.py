@@ -35,7 +35,7 @@ class _Skipping(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         subject = args[0] if args else (kwargs or {}).get("tensor")
         if isinstance(subject, nn.Parameter):
-            if name.endswith("_") and not name.endswith("__"):
+            if name.endswith("_") and not name.endswith("__") and name != "copy_":  # weights may be loaded inside
                 return subject
             if name == "__get__" and func == _DATA:
                 self._owned.add(subject.untyped_storage()._cdata)

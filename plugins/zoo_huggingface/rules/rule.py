@@ -49,7 +49,9 @@ class Rule:
         size: Height and width in pixels, where the config has no ``image_size``.
         divisor: Heights and widths must be multiples of this, or of the product of these, numbers
             and fields of the config.
-        least: Least height and width in pixels.
+        least: Least height and width in pixels; where a token is a patch, at least one patch.
+        windows: Field of the config with the side of the windows of attention, in tokens, where a grid must hold one at
+            every stage, and the library would shrink them for good in a pass where it does not.
         any_length: Whether a clip may have another number of frames than the weights were trained with.
         optional_pooler: Whether its class takes ``add_pooling_layer``.
         unpooled: Config fields to set when the pooler is not used, so that it is not built.
@@ -89,6 +91,7 @@ class Rule:
     size: tuple[int, int] | None = None
     divisor: int | tuple[str | int, ...] = 1
     least: int = 1
+    windows: str = ""
     any_length: bool = False
     optional_pooler: bool = False
     unpooled: Mapping[str, Any] = field(default_factory=dict)

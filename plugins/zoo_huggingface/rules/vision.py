@@ -68,7 +68,7 @@ VISION: dict[str, Rule] = {
         pooling=("pooler", "mean"), blocks="model.stages", maps="nchw", stride=4, growth=2, least=32
     ),
     "dinov3_vit": _DINOV3,
-    "donut-swin": _SWIN,
+    "donut-swin": replace(_SWIN, windows="window_size"),
     "dpt": replace(_PLAIN, resize="free", pooling=("cls", "mean"), forced={"is_hybrid": False}),
     "edgetam_vision_model": Rule(
         size=(1024, 1024), state="nhwc", defaults={"backbone_channel_list": [1024, 512, 256, 64]}
@@ -134,7 +134,7 @@ VISION: dict[str, Rule] = {
     "siglip_vision_model": _SIGLIP_VISION,
     "smolvlm_vision": Rule(takes="picture", blocks="encoder.layers", maps="tokens", resize="fixed"),
     "swiftformer": replace(_PYRAMID, blocks="encoder.network"),
-    "swin": _SWIN,
+    "swin": replace(_SWIN, windows="window_size"),
     "swinv2": _SWIN,
     "textnet": replace(_CONV, pooling=("mean",), stem="stem"),
     "tipsv2_vision_model": replace(_DINOV2, pooling=("pooler", "cls", "mean")),

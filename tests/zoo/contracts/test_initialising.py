@@ -43,6 +43,15 @@ def test_nothing_is_drawn_and_buffers_are_computed():
     assert torch.equal(module.norm.running_var, torch.ones(3))
 
 
+def test_weights_that_are_loaded_inside_are_there():
+    usual = Odd()
+    with skip_initialisers():
+        module = Odd()
+        module.load_state_dict(usual.state_dict())
+
+    assert all(torch.equal(value, usual.state_dict()[key]) for key, value in module.state_dict().items())
+
+
 def test_it_ends_with_the_block_even_if_that_raises():
     with pytest.raises(ZeroDivisionError), skip_initialisers():
         _ = 1 / 0
