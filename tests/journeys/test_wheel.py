@@ -56,7 +56,7 @@ class Place:
     def ok(self, *command: object) -> str:
         """Run a command that must succeed, and give what it wrote to stdout."""
         done = self.run(*command)
-        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         return done.stdout
 
     def python(self, code: str) -> str:
@@ -139,7 +139,9 @@ def test_the_readme_runs_word_for_word(place):
 def test_the_conformance_kit_passes_outside_the_checkout(place):
     shutil.copytree(EXAMPLE / "tests", place.work / "acme-tests")
 
-    told = place.ok("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "acme-tests")
+    told = place.ok(
+        *("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "zoo.testing.pytest_plugin", "acme-tests")
+    )
 
     assert " passed" in told.splitlines()[-1]
 

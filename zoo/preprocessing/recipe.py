@@ -164,6 +164,8 @@ class Preprocessing:
 
         A recipe without a fixed size gets one: the picture covers it, and its middle is kept.
         """
+        if self.crop == "none" and self.fixed:
+            return replace(self, size=size, resize=size, multiple=1, snap="down")
         if size == self.size and self.fixed:
             return self
         if not self.fixed or self.resize is None:
