@@ -85,8 +85,9 @@ def ours(reference: str) -> dict[str, Any]:
     import torch
 
     import zoo
+    from zoo.contracts.examples import example_inputs
     from zoo.registry import registry
-    from zoo.testing.backbones import everything, example_inputs
+    from zoo.testing.backbones.subject import everything
 
     found = zoo.resolve(reference).reference
     provider = registry().provider(found.provider)
@@ -148,8 +149,9 @@ def equal_values(reference: str, most: float) -> dict[str, Any]:
     import torch
 
     import zoo
+    from zoo.contracts.examples import example_inputs
     from zoo.registry import registry
-    from zoo.testing.backbones import everything, example_inputs
+    from zoo.testing.backbones.subject import everything
 
     found = zoo.resolve(reference).reference
     provider = registry().provider("timm")

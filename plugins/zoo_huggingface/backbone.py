@@ -8,9 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from zoo.contracts.backbone import Backbone, check_want
+from zoo.contracts.backbone import Backbone
 from zoo.contracts.features import Features, Want
-from zoo.errors import CapabilityError
 from zoo.spec import BackboneSpec
 from zoo_huggingface.anatomy import Anatomy, idle, recorded
 from zoo_huggingface.companions import Companion, from_files
@@ -58,31 +57,18 @@ class HuggingFaceBackbone(Backbone):
         self._anatomy = anatomy
         self._companion = companion
         self._reader = Reader(plan, native.config, takes, anatomy.taps, anatomy.sources)
-        self._kept: Want | None = None
         self._whole = True
 
     def extract(self, inputs: Mapping[str, Tensor], want: Want) -> Features:
-        """Run the module once, as far as it is there, and read what is wanted.
-
-        Raises:
-            CapabilityError: If what gives it was cut off.
-        """
-        if self._kept is not None and not want <= self._kept:
-            raise CapabilityError(f"{self.spec.reference} was cut down to {self._kept}, and cannot give {want}.")
+        """Run the module once, as far as it is there, and read what is wanted."""
         return self._reader.read(self._reader.run(self.native, inputs), want)
 
-    def trim(self, want: Want) -> None:
-        """Cut off what nothing wanted runs through; the pass ends where the first of it would begin.
-
-        Raises:
-            CapabilityError: If the backbone cannot give it.
-        """
-        check_want(self.spec, want)
+    def cut(self, want: Want) -> None:
+        """Cut off what nothing wanted runs through; the pass ends where the first of it would begin."""
         reader = self._reader
         gone, resting = idle(self.spec.reference, reader.plan, reader.takes, self.spec.inputs, self._anatomy, want)
         cut(self.native, gone)
         rest(self.native, resting)
-        self._kept = want
         self._whole = self._whole and not gone
 
     def preprocess(self, sample: Any) -> Tensor | dict[str, Tensor]:

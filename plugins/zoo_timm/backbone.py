@@ -7,9 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from zoo.contracts.backbone import Backbone, StageMap, check_want
+from zoo.contracts.backbone import Backbone, StageMap
 from zoo.contracts.features import Features, Want
-from zoo.errors import CapabilityError
 from zoo.spec import BackboneSpec
 from zoo_timm.stages import Tap
 from zoo_timm.trimming import Reading, cut, outputs_of
@@ -73,12 +72,10 @@ class TimmBackbone(Backbone):
         self._taps = {tap.stage: tap.index for tap in taps if tap.index is not None}
         self._readings = dict(readings)
         self._own_head = spec.pooling != "mean"
-        self._kept: Want | None = None
         self._whole = True
 
     def extract(self, inputs: Mapping[str, Tensor], want: Want) -> Features:
         """Run ``forward_features`` or ``forward_intermediates`` once, then pool what came last."""
-        self._check_kept(want)
         image = inputs["image"]
         native: Any = self.native
         if not want.pooled and not want.tokens:
@@ -112,23 +109,11 @@ class TimmBackbone(Backbone):
         by_index = dict(zip(indices, maps, strict=True))
         return {stage: by_index[self._taps[stage]] for stage in stages}
 
-    def trim(self, want: Want) -> None:
-        """Cut off what nothing wanted reads."""
-        check_want(self.spec, want)
-        self._check_kept(want)
-        if not outputs_of(want):
-            raise CapabilityError(f"{self.spec.reference}: nothing is wanted, so nothing would be left of it.")
+    def cut(self, want: Want) -> None:
+        """Replace what nothing wanted reads."""
         names = [stage.name for stage in self.spec.stages]
         taken = cut(self.native, names, self.stage_of, self._readings, outputs_of(want))
         self._whole = self._whole and not taken
-        self._kept = want
-
-    def _check_kept(self, want: Want) -> None:
-        if self._kept is not None and not want <= self._kept:
-            raise CapabilityError(
-                f"{self.spec.reference} was cut to what gives {_told(self._kept)}, and {_told(want)} is wanted; "
-                "build it anew with a head that needs it, or without heads."
-            )
 
     def set_grad_checkpointing(self, enable: bool = True) -> bool:
         """Turn timm's own checkpointing on or off."""
@@ -159,10 +144,6 @@ class TimmBackbone(Backbone):
 
 # Keys by which timm would look for weights elsewhere than in the folder.
 _LOADING = frozenset({"url", "file", "hf_hub_id", "hf_hub_filename", "state_dict", "source", "custom_load"})
-
-
-def _told(want: Want) -> str:
-    return " and ".join(outputs_of(want)) or "nothing"
 
 
 def _plain(value: object) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from zoo.contracts.backbone import Backbone, StageMap, check_want
+from zoo.contracts.backbone import Backbone, StageMap
 from zoo.contracts.features import Features, Want
 from zoo.errors import CapabilityError, ShapeError
 from zoo.spec import BackboneSpec
@@ -39,13 +39,11 @@ class TorchvisionBackbone(Backbone):
             taps[TOKENS] = self._anatomy.tokens
         self._recorder = Recorder(native, taps)
         self._trunk = self._anatomy.trunk
-        self._kept: Want | None = None
         self._cut: tuple[str, ...] = ()
 
     def extract(self, inputs: Mapping[str, Tensor], want: Want) -> Features:
         """Run the library's own forward once; taps in it give maps and tokens."""
         images = inputs[self.spec.inputs[0].name]
-        self._check_kept(want)
         self._check_frames(images)
         own = want.pooled and self._last is None
         if own and not want.maps and not want.tokens:
@@ -66,16 +64,11 @@ class TorchvisionBackbone(Backbone):
             features.grid = grid if self._anatomy.layout == "tokens" else None
         return features
 
-    def trim(self, want: Want) -> None:
+    def cut(self, want: Want) -> None:
         """Put the identity in the place of every layer behind the last wanted map.
 
         What gives the pooled vector or tokens runs through the whole module, so it stays whole for those.
         """
-        check_want(self.spec, want)
-        self._check_kept(want)
-        if not (want.pooled or want.tokens or want.maps):
-            raise CapabilityError(f"{self.spec.reference} cannot be trimmed to nothing; want a map at least.")
-        self._kept = want
         if not want.pooled and not want.tokens:
             names = [stage.name for stage in self.spec.stages]
             last = max(want.maps, key=names.index)
@@ -121,13 +114,6 @@ class TorchvisionBackbone(Backbone):
             images = self.native.get_submodule(path)(images)
         return images
 
-    def _check_kept(self, want: Want) -> None:
-        if self._kept is not None and not want <= self._kept:
-            raise CapabilityError(
-                f"{self.spec.reference} was trimmed to {_words(self._kept)} and cannot give {_words(want)}; build it "
-                "again for more."
-            )
-
     def _check_frames(self, images: Tensor) -> None:
         least = self._anatomy.least_frames
         if self.spec.modality == "video" and images.shape[2] < least:
@@ -168,12 +154,6 @@ def known_anatomy(spec: BackboneSpec) -> Anatomy:
     if anatomy is None:
         raise CapabilityError(f"{spec.reference}: {spec.construction['architecture']} is of no family known here.")
     return anatomy
-
-
-def _words(want: Want) -> str:
-    pieces = (("the pooled vector", want.pooled), ("tokens", want.tokens))
-    maps = [f"map {name}" for name in want.maps]
-    return ", ".join([*(word for word, there in pieces if there), *maps]) or "nothing"
 
 
 def _within_any(path: str, paths: Iterable[str]) -> bool:

@@ -41,7 +41,7 @@ class StageMap:
         moved: Mapping[str, str] | None = None,
     ) -> None:
         self._moved = dict(moved or {})
-        order = list(_walk(native))
+        order = [name for name, _ in _walk(native)]
         numbered = {stage: path for stage, path in ends.items() if stage not in ("stem", "post")}
         self.names: tuple[str, ...] = ("stem", *numbered, "post")
         spans = {stage: _span(order, path) for stage, path in numbered.items()}
@@ -68,16 +68,21 @@ class StageMap:
             raise UnknownName(f"The backbone has no module, parameter or buffer {name!r}.") from None
 
 
-def _walk(module: nn.Module, prefix: str = "") -> Iterator[str]:
-    """Name parameters, buffers and modules in the order of definition, a module's own tensors before its children."""
+def _walk(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, bool]]:
+    """Name tensors (True) and modules (False) as they are defined, a module's own tensors before its children."""
     for held in (module._parameters, module._buffers):
         for name, tensor in held.items():
             if tensor is not None:
-                yield prefix + name
+                yield prefix + name, True
     for name, child in module._modules.items():
         if child is not None:
-            yield prefix + name
+            yield prefix + name, False
             yield from _walk(child, prefix + name + ".")
+
+
+def tensor_names(module: nn.Module) -> Iterator[str]:
+    """Name the tensors of a module, without touching them."""
+    return (name for name, is_tensor in _walk(module) if is_tensor)
 
 
 def _span(order: list[str], path: str) -> tuple[int, int]:
@@ -88,17 +93,6 @@ def _span(order: list[str], path: str) -> tuple[int, int]:
     while last < len(order) and _within(order[last], path):
         last += 1
     return first, last
-
-
-def tensor_names(module: nn.Module, prefix: str = "") -> Iterator[str]:
-    """Name the tensors of a module, without touching them."""
-    for held in (module._parameters, module._buffers):
-        for name, tensor in held.items():
-            if tensor is not None:
-                yield prefix + name
-    for name, child in module._modules.items():
-        if child is not None:
-            yield from tensor_names(child, prefix + name + ".")
 
 
 def _within(name: str, path: str) -> bool:
@@ -122,6 +116,8 @@ class Backbone(nn.Module, ABC):
         self.spec = spec
         self.native = native
         self._stages = stages
+        self.kept: Want | None = None
+        """What it was cut to; None for the whole backbone."""
 
     @abstractmethod
     def extract(self, inputs: Mapping[str, Tensor], want: Want) -> Features:
@@ -139,12 +135,13 @@ class Backbone(nn.Module, ABC):
 
         Raises:
             ShapeError: If an input is missing, or has the wrong rank, channels, size or dtype.
-            CapabilityError: If the backbone cannot give what is wanted.
+            CapabilityError: If the backbone cannot give what is wanted, or it was cut off.
         """
         want = want or Want()
         tensors = {self.spec.inputs[0].name: inputs} if isinstance(inputs, Tensor) else dict(inputs)
         check_inputs(self.spec, tensors)
         check_want(self.spec, want)
+        self._check_kept(want)
         own = self.dtype
         return self.extract({n: t.to(own) if t.is_floating_point() else t for n, t in tensors.items()}, want)
 
@@ -165,14 +162,34 @@ class Backbone(nn.Module, ABC):
         """Cut off, for good, every layer that nothing wanted runs through; its tensors leave the state dict.
 
         Afterwards each parameter that is left gets a gradient from what is wanted, and the backbone gives that, or less
-        of it, and nothing else. A provider that cannot cut leaves the backbone whole.
+        of it, and nothing else.
 
         Args:
             want: What will be asked for.
 
         Raises:
-            CapabilityError: If the backbone cannot give it.
+            CapabilityError: If the backbone cannot give it, was cut to something else before, or nothing is wanted.
         """
+        check_want(self.spec, want)
+        self._check_kept(want)
+        if not _outputs(want):
+            raise CapabilityError(f"{self.spec.reference}: nothing is wanted, so nothing would be left of it.")
+        self.cut(want)
+        self.kept = want
+
+    def cut(self, want: Want) -> None:
+        """Do what :meth:`trim` says; a provider that cannot leaves the backbone whole, which is what this does.
+
+        Args:
+            want: What is to be left; it was checked.
+        """
+
+    def _check_kept(self, want: Want) -> None:
+        if self.kept is not None and not want <= self.kept:
+            raise CapabilityError(
+                f"{self.spec.reference} was cut to what gives {_told(self.kept)}, and {_told(want)} is wanted; "
+                "build it anew with a head that needs it, or without heads."
+            )
 
     def preprocess(self, sample: Any) -> Tensor | dict[str, Tensor]:
         """Turn one sample into what the backbone takes, without the batch dimension, as the weights were trained.
@@ -297,6 +314,15 @@ def _describe(entry: InputSpec) -> str:
     if entry.rank == 2:
         return f"{entry.name} as (batch, {'samples' if entry.kind == 'waveform' else 'tokens'})"
     return f"{entry.name} of rank {entry.rank}"
+
+
+def _outputs(want: Want) -> list[str]:
+    flags = {"pooled": want.pooled, "tokens": want.tokens, "embed": want.embed}
+    return [*(name for name, on in flags.items() if on), *want.maps]
+
+
+def _told(want: Want) -> str:
+    return " and ".join(_outputs(want)) or "nothing"
 
 
 def check_want(spec: BackboneSpec, want: Want) -> None:

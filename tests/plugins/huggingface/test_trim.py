@@ -141,5 +141,5 @@ def test_what_was_cut_off_is_not_there_to_be_asked_for():
     backbone = build("vit")
     backbone.trim(Want(pooled=False, maps=("s2",)))
 
-    with pytest.raises(CapabilityError, match="was cut down to"):
+    with pytest.raises(CapabilityError, match="was cut to what gives"):
         backbone(torch.randn(1, 3, 32, 32), Want())

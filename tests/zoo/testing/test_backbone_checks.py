@@ -83,7 +83,7 @@ class ToyBackbone(Backbone):
             return checkpoint(getattr(self.native, part), x, use_reentrant=False)
         return getattr(self.native, part)(x)
 
-    def trim(self, want):
+    def cut(self, want):
         if not want.pooled and not want.embed:
             self.native.last = None
             if not want.tokens and "s2" not in want.maps:
@@ -446,11 +446,11 @@ def fail_unless(holds, text):
 def trims(change):
     """Make a faulty backbone: trim does more, or something else."""
 
-    def trim(self, want):
+    def cut(self, want):
         if change(self, want) is None:
-            ToyBackbone.trim(self, want)
+            ToyBackbone.cut(self, want)
 
-    return having(trim=trim)
+    return having(cut=cut)
 
 
 def prepares(change):

@@ -21,7 +21,7 @@ def gradients(subject: Subject) -> None:
     whole = set(backbone.state_dict())
     backbone.trim(everything(subject.spec))
     idle = _idle(subject, backbone, everything(subject.spec))
-    if set(backbone.state_dict()) == whole and type(backbone).trim is Backbone.trim and idle:
+    if set(backbone.state_dict()) == whole and type(backbone).cut is Backbone.cut and idle:
         raise Unfit(f"nothing is ever cut off it, and {idle[0]} gets no gradient")
     rule(not idle, f"Every parameter must get a gradient once the rest is cut off; {len(idle)} get none: {idle[:3]}.")
 
@@ -40,7 +40,7 @@ def trim_gradients(subject: Subject) -> None:
             continue
         text = f"Trimmed for {what}, every parameter must get a gradient; {len(idle)} get none: {idle[:3]}."
         rule(not idle, text)
-    if len(whole_for) == len(subject.wants()) or (whole_for and type(subject.backbone).trim is Backbone.trim):
+    if len(whole_for) == len(subject.wants()) or (whole_for and type(subject.backbone).cut is Backbone.cut):
         raise Unfit(f"nothing is cut off it for {', '.join(whole_for)}")
     rule(not whole_for, f"Trim cuts for some and leaves all for {', '.join(whole_for)}, where parameters are idle.")
 

@@ -1,0 +1,60 @@
+"""The benchmarks still run: each is asked for the least that it can do."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+def script(name: str, monkeypatch: pytest.MonkeyPatch):
+    """Import a script under a name of its own; one is called as a package is."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
+def test_it_can_be_imported_and_starts_nothing(path, monkeypatch, capsys):
+    script(path.stem, monkeypatch)
+
+    assert capsys.readouterr().out == ""
+
+
+def test_the_sweep_tells_what_is_served_from_what_is_refused_and_from_what_is_wrong(monkeypatch):
+    sweep = script("coverage", monkeypatch)
+
+    served = sweep.ask("timm", "test_resnet", "ours", 0)["ours"]["timm:test_resnet"]
+    refused = sweep.ask("torchvision", "raft_large", "ours", 0)["ours"]["torchvision:raft_large"]
+    values = sweep.ask("timm", "test_vit", "values", 1e9)["values"]
+
+    assert served["ok"]
+    assert [stage[0] for stage in served["maps"]] == ["stem", "s1", "s2", "s3", "s4"]
+    assert not refused["ok"]
+    assert "is not served" in refused["reason"]
+    assert values == {"ok": True, "compared": True, "parameters": values["parameters"]}
+
+
+def test_the_table_counts_and_names_each_failure_with_its_reason(monkeypatch):
+    table = script("coverage_table", monkeypatch).table
+    good = {"ok": True, "maps": [["s1", 8, 4.0]], "tokens": None, "preprocessing": True, "modality": "image"}
+    rows = [
+        {"sweep": "timm ours", "name": "a", "ours": {"timm:a": good}},
+        {"sweep": "timm ours", "name": "b", "ours": {"timm:b": {"ok": False, "reason": "KeyError: b"}}},
+        {"sweep": "timm ours", "name": "c", "died": "the worker ended"},
+        {"sweep": "timm peers", "name": "a", "smp": {"ok": False, "reason": "x"}, "features_only": {"ok": True}},
+    ]
+
+    text = table(rows)
+
+    assert "1 of 3 (33.3%)" in text
+    assert "- `timm:b`: KeyError: b" in text
+    assert "- `c`: the worker ended" in text
+    assert "| timm `features_only`: NCHW maps | 1 of 1 (100.0%) |" in text
