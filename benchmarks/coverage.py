@@ -166,9 +166,9 @@ def equal_values(reference: str, most: float) -> dict[str, Any]:
         features = backbone(image, everything(spec))
         final = native.forward_features(image)
         pooled_alone = backbone(image).pooled
-        try:
+        if hasattr(native, "get_classifier"):
             pooled = native.forward_head(final, pre_logits=True)
-        except (AttributeError, NotImplementedError, TypeError):
+        else:  # timm's encoders without a head of their own
             pooled = final.mean(1) if final.ndim == 3 else final.mean((2, 3))
         maps = native.forward_intermediates(image, output_fmt="NCHW", intermediates_only=True)
     for name, buffer in native.named_buffers():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from zoo.errors import ConfigError, DataError, UnknownName, nearest
+from zoo.errors import ConfigError, DataError, UnknownName
 from zoo.preprocessing import Preprocessing, to_mode
 
 if TYPE_CHECKING:
@@ -100,8 +100,7 @@ class Augmentation:
         try:
             return cls(**_PRESETS[name])
         except KeyError:
-            known = nearest(name, _PRESETS) or list(_PRESETS)
-            raise UnknownName(f"There is no augmentation {name!r}; choose of {', '.join(known)}.") from None
+            raise UnknownName(f"There is no augmentation {name!r}; it is one of {', '.join(_PRESETS)}.") from None
 
     @classmethod
     def of(cls, given: Augmentation | str | None) -> Augmentation:

@@ -63,13 +63,14 @@ class HuggingFaceBackbone(Backbone):
         """Run the module once, as far as it is there, and read what is wanted."""
         return self._reader.read(self._reader.run(self.native, inputs), want)
 
-    def cut(self, want: Want) -> None:
+    def cut(self, want: Want) -> bool:
         """Cut off what nothing wanted runs through; the pass ends where the first of it would begin."""
         reader = self._reader
         gone, resting = idle(self.spec.reference, reader.plan, reader.takes, self.spec.inputs, self._anatomy, want)
         cut(self.native, gone)
         rest(self.native, resting)
         self._whole = self._whole and not gone
+        return bool(gone or resting)
 
     def preprocess(self, sample: Any) -> Tensor | dict[str, Tensor]:
         """Turn a picture, a text or a sound into what the backbone takes, as the weights were trained.

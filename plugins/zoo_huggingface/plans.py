@@ -223,12 +223,24 @@ def _options(
         if name in place:
             raise ConfigError(f"{who}: {option!r} sets {name!r}, which another option sets already; keep one.")
         place[name] = _value(value)
+        if option in _UNIFORM:
+            _check_uniform(who, option, place[name])
         own = getattr(config if place is chosen else getattr(config, rule.view), name, None)
         if option in _UNIFORM and isinstance(own, (list, tuple)):  # one number for each of several
             place[name] = [place[name]] * len(own)
     if inside:
         chosen[rule.view] = {**(chosen.get(rule.view) or given.get(rule.view) or {}), **inside}
     return chosen
+
+
+def _check_uniform(who: str, option: str, value: Any) -> None:
+    """Refuse a number that a config would take and that means nothing."""
+    for one in value if isinstance(value, list) and value else [value]:
+        number = isinstance(one, (int, float)) and not isinstance(one, bool)
+        if option == "drop_path" and not (number and 0 <= one < 1):
+            raise ConfigError(f"{who}: drop_path must be in [0, 1), got {one!r}.")
+        if option != "drop_path" and not (number and isinstance(one, int) and one >= 1):
+            raise ConfigError(f"{who}: {option} must be a whole number, 1 or more, got {one!r}.")
 
 
 def _names(config: Any, rule: Rule) -> dict[str, str]:

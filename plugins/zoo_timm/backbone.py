@@ -72,7 +72,6 @@ class TimmBackbone(Backbone):
         self._taps = {tap.stage: tap.index for tap in taps if tap.index is not None}
         self._readings = dict(readings)
         self._own_head = spec.pooling != "mean"
-        self._whole = True
 
     def extract(self, inputs: Mapping[str, Tensor], want: Want) -> Features:
         """Run ``forward_features`` or ``forward_intermediates`` once, then pool what came last."""
@@ -109,11 +108,10 @@ class TimmBackbone(Backbone):
         by_index = dict(zip(indices, maps, strict=True))
         return {stage: by_index[self._taps[stage]] for stage in stages}
 
-    def cut(self, want: Want) -> None:
+    def cut(self, want: Want) -> bool:
         """Replace what nothing wanted reads."""
         names = [stage.name for stage in self.spec.stages]
-        taken = cut(self.native, names, self.stage_of, self._readings, outputs_of(want))
-        self._whole = self._whole and not taken
+        return cut(self.native, names, self.stage_of, self._readings, outputs_of(want))
 
     def set_grad_checkpointing(self, enable: bool = True) -> bool:
         """Turn timm's own checkpointing on or off."""
@@ -124,7 +122,7 @@ class TimmBackbone(Backbone):
 
         timm builds whole models only, so where something was cut off there is none.
         """
-        if not self._whole:
+        if self.kept is not None:
             return {}
         arguments = dict(self.spec.construction["arguments"])
         native: Any = self.native

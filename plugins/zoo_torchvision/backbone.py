@@ -64,16 +64,19 @@ class TorchvisionBackbone(Backbone):
             features.grid = grid if self._anatomy.layout == "tokens" else None
         return features
 
-    def cut(self, want: Want) -> None:
+    def cut(self, want: Want) -> bool:
         """Put the identity in the place of every layer behind the last wanted map.
 
         What gives the pooled vector or tokens runs through the whole module, so it stays whole for those.
         """
-        if not want.pooled and not want.tokens:
-            names = [stage.name for stage in self.spec.stages]
-            last = max(want.maps, key=names.index)
-            self._cut += tuple(cut_after(self.native, self.stage_of, names, last))
-            self._trunk = tuple(path for path in self._trunk if not _within_any(path, self._cut))
+        if want.pooled or want.tokens:
+            return False
+        names = [stage.name for stage in self.spec.stages]
+        last = max(want.maps, key=names.index)
+        gone = tuple(cut_after(self.native, self.stage_of, names, last))
+        self._cut += gone
+        self._trunk = tuple(path for path in self._trunk if not _within_any(path, gone))
+        return bool(gone)
 
     def set_grad_checkpointing(self, enable: bool = True) -> bool:
         """Turn DenseNet's own checkpointing on; no other torchvision family has one."""

@@ -219,7 +219,7 @@ def test_a_number_out_of_its_range_is_refused_in_one_sentence(changes, sentence)
 
 
 def test_a_preset_that_does_not_exist_is_named_with_the_nearest():
-    with pytest.raises(UnknownName, match="no augmentation 'lihgt'; choose of light"):
+    with pytest.raises(UnknownName, match="no augmentation 'lihgt'; it is one of none, light, standard"):
         Augmentation.of("lihgt")
     with pytest.raises(ConfigError, match="must be an Augmentation or the name of a preset"):
         Augmentation.of(3)

@@ -317,6 +317,8 @@ class Gives(nn.Module):
         ({"inputs": images(), "pooling": "class_token"}, "pooling must be mean"),
         ({"inputs": images(), "preprocessing": zoo.Preprocessing(size=(9, 9), resize=None)}, "preprocessing must give"),
         ({"inputs": images(), "layout": "NHWC"}, "layout"),
+        ({"inputs": images(), "layout": "NWHC"}, "layout must be one of NCHW, NHWC, tokens, got 'NWHC'"),
+        ({"inputs": images(), "pooling": "max"}, "pooling must be one of output, mean, class_token, got 'max'"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(arguments, message):
@@ -475,3 +477,12 @@ def test_frozen_features_are_kept_apart_where_the_code_differs(tmp_path):
 
     assert stores[0].folder != stores[1].folder
     assert stores[0].folder == stores[2].folder
+
+
+def test_a_module_off_which_nothing_is_cut_serves_one_model_after_another():
+    backbone = zoo.wrap(Cnn(), inputs=images())
+
+    zoo.build(backbone, zoo.head("classifier", classes=["a", "b"]))
+
+    with torch.no_grad():
+        assert backbone(images(), Want(maps=("s1",))).maps["s1"].ndim == 4

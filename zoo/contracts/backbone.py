@@ -117,7 +117,7 @@ class Backbone(nn.Module, ABC):
         self.native = native
         self._stages = stages
         self.kept: Want | None = None
-        """What it was cut to; None for the whole backbone."""
+        """What it was cut to; None while it is whole."""
 
     @abstractmethod
     def extract(self, inputs: Mapping[str, Tensor], want: Want) -> Features:
@@ -162,7 +162,7 @@ class Backbone(nn.Module, ABC):
         """Cut off, for good, every layer that nothing wanted runs through; its tensors leave the state dict.
 
         Afterwards each parameter that is left gets a gradient from what is wanted, and the backbone gives that, or less
-        of it, and nothing else.
+        of it, and nothing else. Where nothing could be cut off it stays whole, and gives all that it did.
 
         Args:
             want: What will be asked for.
@@ -174,15 +174,19 @@ class Backbone(nn.Module, ABC):
         self._check_kept(want)
         if not _outputs(want):
             raise CapabilityError(f"{self.spec.reference}: nothing is wanted, so nothing would be left of it.")
-        self.cut(want)
-        self.kept = want
+        if self.cut(want):
+            self.kept = want
 
-    def cut(self, want: Want) -> None:
+    def cut(self, want: Want) -> bool:
         """Do what :meth:`trim` says; a provider that cannot leaves the backbone whole, which is what this does.
 
         Args:
             want: What is to be left; it was checked.
+
+        Returns:
+            Whether anything was cut off.
         """
+        return False
 
     def _check_kept(self, want: Want) -> None:
         if self.kept is not None and not want <= self.kept:

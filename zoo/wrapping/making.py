@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from typing import get_args
 
 from torch import nn
 
@@ -71,6 +72,9 @@ def wrap(
     """
     if not isinstance(module, nn.Module) or isinstance(module, Backbone):
         raise ConfigError(f"zoo.wrap takes a torch module that is no backbone yet, got {type(module).__name__}.")
+    for what, value, known in (("layout", layout, get_args(Layout)), ("pooling", pooling, get_args(Pooling))):
+        if value is not None and value not in known:
+            raise ConfigError(f"zoo.wrap: {what} must be one of {', '.join(known)}, got {value!r}.")
     if spec is not None:
         told = (inputs, name, stages, pooling, layout, prefix_tokens, preprocessing)
         if any(value is not None for value in told):

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo import (
     Backbone,
@@ -52,6 +52,14 @@ class TinyNetBackbone(Backbone):
             pooled=native.pool(maps["s3"]) if want.pooled else None,
             maps={stage: maps[stage] for stage in want.maps},
         )
+
+    def cut(self, want: Want) -> bool:
+        """Put the identity in the place of the stages behind the last wanted map."""
+        last = 3 if want.pooled else max(int(stage.removeprefix("s")) for stage in want.maps)
+        later = [f"stage{number}" for number in range(last + 1, 4)]
+        for name in later:
+            self.native.set_submodule(name, nn.Identity())
+        return bool(later)
 
 
 class AcmeProvider(Provider):

@@ -25,5 +25,5 @@ def test_an_augmentation_that_does_not_exist_is_refused_before_training(zoo, pet
     result = zoo("fit", pets, "--out", tmp_path / "model", *TINY, "--augmentation", "standrad")
 
     assert result.code == 2
-    assert "choose of standard" in result.err
+    assert "it is one of none, light, standard" in result.err
     assert not (tmp_path / "model").exists()

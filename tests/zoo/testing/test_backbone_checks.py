@@ -90,6 +90,7 @@ class ToyBackbone(Backbone):
                 self.native.two = None
                 if "s1" not in want.maps:
                     self.native.one = None
+        return not want.pooled and not want.embed
 
     def set_grad_checkpointing(self, enable=True):
         self.checkpointed = enable
@@ -447,8 +448,7 @@ def trims(change):
     """Make a faulty backbone: trim does more, or something else."""
 
     def cut(self, want):
-        if change(self, want) is None:
-            ToyBackbone.cut(self, want)
+        return change(self, want) is None and ToyBackbone.cut(self, want)
 
     return having(cut=cut)
 
@@ -636,6 +636,7 @@ FAULTS = {
         (trims(lambda self, want: setattr(self.native, "last", nn.Identity())), "pooled must be bit-equal"),
         (trims(lambda self, want: setattr(self.native, "renamed", self.native.last)), "must have no new keys"),
         (trims(lambda self, want: _double(self.native.stem[0].weight)), "must stay as it is"),
+        (having(cut=lambda self, want: ToyBackbone.cut(self, want) and False), "cut must give True where tensors go"),
     ],
     "grad_checkpointing": [
         (spec(**without("grad_checkpointing")), r"must give False, as declared, got True"),

@@ -45,7 +45,7 @@ def trim_gradients(subject: Subject) -> None:
     rule(not whole_for, f"Trim cuts for some and leaves all for {', '.join(whole_for)}, where parameters are idle.")
 
 
-@check("Trim keeps keys, tensors and features, and gives nothing else any more.")
+@check("Trim keeps keys, tensors and features, and knows whether anything was cut off.")
 def trim(subject: Subject) -> None:
     """See that a trimmed backbone is the same backbone, only smaller."""
     for what, want in subject.wants():
@@ -61,6 +61,8 @@ def trim(subject: Subject) -> None:
         for name, tensor in tensors_of(subject.run(subject.backbone, want)).items():
             rule(name in found, f"Trimmed for {what}, {name} must still be given.")
             same(tensor, found[name], f"Trimmed for {what}, {name} must be bit-equal to the whole backbone's.")
+        gone = [key for key in before if key not in after]
+        rule(not gone or backbone.kept is not None, f"cut must give True where tensors go, as {gone[:3]} for {what}.")
         for name, _ in backbone.native.named_parameters():
             backbone.stage_of(name)
 
