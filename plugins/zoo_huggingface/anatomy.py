@@ -160,9 +160,10 @@ def _somewhere(who: str, plan: Plan, run: Callable[[str, torch.device], T]) -> T
         plan: Which module it is.
         run: Takes the device of module and inputs, and that of what the pass makes itself.
     """
+    reason = ""
     for device, inner in (("meta", "meta"), ("meta", "cpu"), ("cpu", "cpu")):
         if device == "cpu" and (count := _parameters(who, plan)) > _LARGEST:
-            reason = f"it must be run with real numbers, and it is too large for that, {count / 1e9:.0f} G parameters."
+            reason = f"without numbers it says: {reason} With them it is too large, {count / 1e9:.1f} G parameters."
             break
         try:
             with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():

@@ -15,8 +15,10 @@ from zoo.contracts.weights import fit_weights, read_weights
 from zoo.errors import ConfigError, WeightsError
 from zoo_huggingface.adapting import Change, adapt, changes_between
 from zoo_huggingface.cutting import cut, skip, under
+from zoo_huggingface.places import find_place, only_under
 from zoo_huggingface.plans import Plan
 from zoo_huggingface.quiet import quiet
+from zoo_huggingface.rules import COMPOSITES
 from zoo_huggingface.sources import Source, first_line
 
 __all__ = ["class_of", "create", "fit_file", "load_pretrained"]
@@ -83,6 +85,7 @@ def load_pretrained(
         return adapted.train()
     config = plan.make_config()
     cls = class_of(who, plan, config)
+    renaming = _renaming(who, plan, source)
     try:
         with quiet():
             native, report = cls.from_pretrained(
@@ -93,6 +96,7 @@ def load_pretrained(
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
                 dtype=torch.float32,
+                key_mapping=renaming,
                 **_arguments(plan),
             )
     except Exception as error:  # what the hub and the loader raise is their business
@@ -103,6 +107,16 @@ def load_pretrained(
     cut(native, gone)
     module: nn.Module = native.train()
     return module
+
+
+def _renaming(who: str, plan: Plan, source: Source) -> dict[str, str] | None:
+    """Say how tensors must be renamed where the source has more models than the one that is asked for."""
+    published = (source.json("config.json") or {}).get("model_type")
+    if published not in COMPOSITES or published == plan.model_type:
+        return None
+    with torch.device("meta"):
+        own = create(who, plan).state_dict()
+    return only_under(find_place(who, own, source.tensor_names())) or None
 
 
 def _changes(who: str, published: Plan, plan: Plan, unused: Iterable[str]) -> dict[str, Change]:

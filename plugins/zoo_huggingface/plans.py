@@ -18,7 +18,7 @@ from zoo.errors import ConfigError, UnknownName
 from zoo.reference import OptionValue, Reference
 from zoo.spec import check_options
 from zoo_huggingface.quiet import quiet
-from zoo_huggingface.rules import GENERIC, PARTS, RULES, Rule
+from zoo_huggingface.rules import COMPOSITES, GENERIC, PARTS, RULES, Rule
 from zoo_huggingface.sources import first_line, known_type
 
 __all__ = ["Plan", "clean", "make_plan", "rule_of"]
@@ -128,19 +128,19 @@ def rule_of(who: str, model_type: str, part: str | None) -> Rule:
 
     Raises:
         UnknownName: If a part is asked for that is not there.
-        ConfigError: If a dual tower is asked for as a whole.
+        ConfigError: If what is made of several models is asked for as a whole.
     """
-    parts = PARTS.get(model_type, {})
-    if part is None and parts:
+    parts = {**COMPOSITES.get(model_type, {}), **PARTS.get(model_type, {})}
+    if part is None and parts and model_type not in RULES:
         names = " or ".join(f"'#{name}'" for name in parts)
-        what = f"has {len(parts)} towers; say which" if len(parts) > 1 else "is served by a part of it"
+        what = f"is made of {len(parts)} models; say which" if len(parts) > 1 else "is served by a part of it"
         raise ConfigError(f"{who}: {model_type} {what}: add {names} to the reference.")
     if part is None:
         return RULES.get(model_type, GENERIC)
-    if part not in parts:
+    if part not in PARTS.get(model_type, {}):
         has = ", ".join(parts) or "none, so leave it out"
         raise UnknownName(f"{who}: {model_type} has no part {part!r}; its parts: {has}.")
-    return parts[part]
+    return PARTS[model_type][part]
 
 
 def make_plan(reference: Reference, model_type: str, given: Mapping[str, Any]) -> Plan:
@@ -156,7 +156,8 @@ def make_plan(reference: Reference, model_type: str, given: Mapping[str, Any]) -
         ConfigError: If a value cannot be used.
     """
     who = str(reference)
-    rule = rule_of(who, model_type, reference.part)
+    model_type, part, given = _step_inside(who, model_type, reference.part, given)
+    rule = rule_of(who, model_type, part)
     config_class = CONFIG_MAPPING[model_type]
     fields = clean(given)
     if rule.config is not None:
@@ -174,7 +175,33 @@ def make_plan(reference: Reference, model_type: str, given: Mapping[str, Any]) -
     fields |= _options(who, options, own, rule, fields)
     fields |= {**rule.forced, **(rule.unpooled if pooling != "pooler" else {})}
     made = _make(who, config_class, fields)
-    return Plan(model_type, reference.part, str(pooling), json.loads(json.dumps(clean(made.to_dict()))))
+    return Plan(model_type, part, str(pooling), json.loads(json.dumps(clean(made.to_dict()))))
+
+
+def _step_inside(
+    who: str, model_type: str, part: str | None, given: Mapping[str, Any]
+) -> tuple[str, str | None, Mapping[str, Any]]:
+    """Go from a model made of others to the one that is asked for: its type and its config."""
+    fields = COMPOSITES.get(model_type, {})
+    if part is None or part not in fields or part in PARTS.get(model_type, {}):
+        return model_type, part, given
+    inner = given.get(fields[part]) or {}
+    if not given:
+        inner = _defaults(model_type, fields[part])
+    name = inner.get("model_type") or CONFIG_MAPPING[model_type].sub_configs[fields[part]].model_type
+    if not name:
+        raise ConfigError(f"{who}: the config names no model type for its part {part!r}.")
+    return known_type(who, str(name)), None, inner
+
+
+def _defaults(model_type: str, field: str) -> dict[str, Any]:
+    """Give the config of a part by a model type's own defaults; empty where they cannot be made."""
+    try:
+        with quiet():
+            found: dict[str, Any] = getattr(CONFIG_MAPPING[model_type](), field).to_dict()
+    except Exception:  # what a config's own checks raise has no common type
+        return {}
+    return found
 
 
 def clean(config: Mapping[str, Any], *, inner: bool = False) -> dict[str, Any]:

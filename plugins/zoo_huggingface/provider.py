@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import transformers
+from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from zoo.contracts.catalog import Catalog, CatalogEntry
 from zoo.contracts.initialising import skip_initialisers
@@ -20,11 +21,12 @@ from zoo_huggingface.families import FAMILIES
 from zoo_huggingface.measuring import measure, takes_of
 from zoo_huggingface.natives import create, fit_file, load_pretrained
 from zoo_huggingface.plans import Plan, make_plan
-from zoo_huggingface.rules import PARTS, RULES, UNSERVED, Rule
+from zoo_huggingface.rules import COMPOSITES, PARTS, RULES, UNSERVED, Rule
 from zoo_huggingface.sources import find_source, read_source
 
 __all__ = ["HuggingFaceProvider"]
 
+_BY_PART = {"vision": "image", "text": "text", "audio": "audio"}
 _REQUIRES = "a hub id or local folder for pretrained weights"
 
 
@@ -35,25 +37,32 @@ class HuggingFaceProvider(Provider):
     measured_once = True
 
     def catalog(self) -> Catalog:
-        """List the model types that have a rule; others are served by hub id or folder, the generic way."""
+        """List the model types, by their rules or, where transformers has one that no rule knows, the generic way."""
+        parts = {name: {part: _BY_PART[part] for part in fields} for name, fields in COMPOSITES.items()}
+        for name, rules in PARTS.items():
+            parts[name] = {**parts.get(name, {}), **{part: _modality(rule) for part, rule in rules.items()}}
         towers = [
             CatalogEntry(
                 name=name,
-                modality="image-text",
-                requires=f"one of its parts ({', '.join(f'#{part}' for part in PARTS[name])}), and {_REQUIRES}",
+                modality="-".join(found.values()),
+                requires=f"one of its parts ({', '.join(f'#{part}' for part in found)}), and {_REQUIRES}",
             )
-            for name in PARTS
+            for name, found in parts.items()
         ]
-        parts = [
-            CatalogEntry(name=f"{name}#{part}", modality=_modality(rule), requires=_REQUIRES)
-            for name, rules in PARTS.items()
-            for part, rule in rules.items()
+        within = [
+            CatalogEntry(name=f"{name}#{part}", modality=modality, requires=_REQUIRES)
+            for name, found in parts.items()
+            for part, modality in found.items()
         ]
-        types = [CatalogEntry(name=name, modality=_modality(rule), requires=_REQUIRES) for name, rule in RULES.items()]
+        kinds = {name: _modality(rule) for name, rule in RULES.items()}
+        kinds |= {name: "" for name in MODEL_MAPPING_NAMES if name not in {*kinds, *parts, *UNSERVED}}
+        types = [
+            CatalogEntry(name=name, modality=kind or "unknown", requires=_REQUIRES) for name, kind in kinds.items()
+        ]
         return Catalog(
             library="transformers",
             version=transformers.__version__,
-            entries=tuple(sorted([*types, *towers, *parts], key=lambda entry: entry.name)),
+            entries=tuple(sorted([*types, *towers, *within], key=lambda entry: entry.name)),
             aliases=FAMILIES,
             refused=UNSERVED,
             open_names=True,
@@ -62,7 +71,7 @@ class HuggingFaceProvider(Provider):
     def spec(self, reference: Reference) -> BackboneSpec:
         """Read the config, build it on the meta device, run it once, and write down what it gives."""
         name, mark, part = reference.name.partition("#")
-        if mark and name in PARTS:  # as the catalog lists a part
+        if mark and name in {*PARTS, *COMPOSITES}:  # as the catalog lists a part
             reference = replace(reference, name=name, part=part)
         source, model_type, config = read_source(reference)
         plan = make_plan(reference, model_type, config)

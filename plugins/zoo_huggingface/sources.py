@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from safetensors import SafetensorError, safe_open
 from transformers import CONFIG_MAPPING
 from transformers.utils.hub import extract_commit_hash
 
@@ -100,6 +101,21 @@ class Source:
         if failed:
             raise failed[0]
         return False
+
+    def tensor_names(self) -> list[str]:
+        """List the tensors of its weights, as the files name them.
+
+        Raises:
+            WeightsError: If the hub cannot be asked, or a file cannot be read.
+        """
+        whole, index = _WEIGHTS
+        if (path := self.file(whole)) is None:
+            return list((self.json(index) or {}).get("weight_map", {}))
+        try:
+            with safe_open(path, "pt") as file:
+                return list(file.keys())
+        except (OSError, SafetensorError) as error:
+            raise WeightsError(f"The weights of {self.name} cannot be read: {error}.") from error
 
 
 def find_source(reference: Reference) -> Source:

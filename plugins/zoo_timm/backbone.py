@@ -30,13 +30,16 @@ def pool(native: nn.Module, final: Tensor, *, own_head: bool) -> Tensor:
     """Give the pooled vector: by the model's own head, or the mean over tokens or space.
 
     Shape:
-        - ``final``: what ``forward_features`` gives: ``(B, N, D)`` or ``(B, D, H, W)``.
+        - ``final``: what ``forward_features`` gives: ``(B, N, D)``, ``(B, D, H, W)``, or ``(B, H, W, D)`` if the
+          model's ``output_fmt`` says so.
         - returns: ``(B, D)``.
     """
     model: Any = native
     if own_head:
         return model.forward_head(final, pre_logits=True)
-    return final.mean(dim=1) if final.ndim == 3 else final.mean(dim=(2, 3))
+    if final.ndim == 3:
+        return final.mean(dim=1)
+    return final.mean(dim=(1, 2) if getattr(model, "output_fmt", "NCHW") == "NHWC" else (2, 3))
 
 
 def checkpointing(native: nn.Module, enable: bool) -> bool:

@@ -119,7 +119,8 @@ def _resolve_bare(name: str) -> Resolution:
             continue
         if match is not None:
             full, how, entry = match
-            found.append(Resolution(name, replace(reference, name=full), how, entry))
+            part = _part(entry, reference, catalog)
+            found.append(Resolution(name, replace(reference, name=full), how, part))
     chosen = [one for one in found if one.how in ("exact", "folded") and one.entry and one.entry.tags] or found
     if len(chosen) == 1:
         return chosen[0]

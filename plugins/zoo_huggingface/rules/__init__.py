@@ -7,6 +7,7 @@ space, and no maps. ``tests/plugins/huggingface`` holds every line to what the l
 from __future__ import annotations
 
 from zoo_huggingface.rules.audio import AUDIO
+from zoo_huggingface.rules.composite import COMPOSITES
 from zoo_huggingface.rules.dense import DENSE
 from zoo_huggingface.rules.dual import PARTS
 from zoo_huggingface.rules.inner import INNER
@@ -18,7 +19,7 @@ from zoo_huggingface.rules.unserved_sequences import UNSERVED_SEQUENCES
 from zoo_huggingface.rules.video import VIDEO
 from zoo_huggingface.rules.vision import VISION
 
-__all__ = ["GENERIC", "PARTS", "RULES", "UNSERVED", "Rule"]
+__all__ = ["COMPOSITES", "GENERIC", "PARTS", "RULES", "UNSERVED", "Rule"]
 
 RULES: dict[str, Rule] = {**AUDIO, **TEXT, **VISION, **DENSE, **VIDEO, **PACKED, **INNER}
 """Model type to rule."""

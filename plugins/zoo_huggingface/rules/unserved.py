@@ -5,27 +5,32 @@ from __future__ import annotations
 __all__ = ["UNSERVED"]
 
 UNSERVED: dict[str, str] = {
-    **dict.fromkeys(
-        (
-            "edgetam",
-            "edgetam_video",
-            "sam",
-            "sam2",
-            "sam2_video",
-            "sam3_tracker",
-            "sam3_tracker_video",
-            "sam3_video",
-            "sam_hq",
-        ),
-        "it asks for points, boxes or a session beside the picture; name its encoder, such as 'sam2_vision_model'",
-    ),
     **dict.fromkeys(("efficientloftr", "lightglue", "superglue"), "it compares two pictures, and is no encoder of one"),
     **dict.fromkeys(
-        ("omdet-turbo", "oneformer", "grounding-dino", "mm-grounding-dino", "sam3", "sam3_lite_text"),
-        "it takes a text beside the picture, and is no encoder of one",
+        (
+            *("bridgetower", "grounding-dino", "layoutlmv2", "lxmert", "mm-grounding-dino", "omdet-turbo", "oneformer"),
+            *("tvp", "udop", "vilt", "visual_bert"),
+        ),
+        "it takes a text and a picture at once, and is an encoder of neither alone",
     ),
+    **dict.fromkeys(
+        (
+            *("deepseek_ocr2", "ernie4_5_vl_moe", "evolla", "idefics", "kosmos-2.5", "paddleocr_vl"),
+            *("phi4_multimodal", "step3p7", "unlimited_ocr"),
+        ),
+        "it is made of several models, none of which transformers has apart",
+    ),
+    **dict.fromkeys(
+        ("chameleon", "glm_image_vqmodel"), "it turns pictures into codes for a language model, and not into features"
+    ),
+    **dict.fromkeys(
+        ("decision_transformer", "pi0"), "it takes states and actions, and is no encoder of pictures, texts or sounds"
+    ),
+    "blip_2_qformer": "it takes the vectors of a vision tower, and is no encoder of pictures",
     "dinat": "it needs the library natten, which zoo does not install",
-    "pe_audio_video_encoder": "it takes a clip and its sound at once",
+    "imagegpt": "it takes the numbers of colour clusters, one for each pixel",
+    **dict.fromkeys(("pe_audio_video", "pe_audio_video_encoder"), "it takes a clip and its sound at once"),
+    "sam3_video": "it is made of a detector and a tracker; name 'sam3_vision_model'",
     "seggpt": "it asks for a prompt picture and its mask beside the picture",
     "timm_wrapper": "it holds a timm model; use 'timm:' and that model's name",
     "timm_backbone": "it holds a timm model; use 'timm:' and that model's name",

@@ -214,7 +214,7 @@ def test_each_tower_of_a_dual_model_gives_pooled_and_embed(family, request):
 
 
 def test_a_dual_tower_as_a_whole_is_refused_with_its_parts():
-    with pytest.raises(ConfigError, match="clip has 2 towers; say which: add '#vision' or '#text'"):
+    with pytest.raises(ConfigError, match="clip is made of 2 models; say which: add '#vision' or '#text'"):
         spec_of("hf:clip")
 
 
