@@ -117,7 +117,14 @@ def shrunk(reference: Any) -> Any:
     if reference.part is not None:
         config = getattr(config, f"{reference.part}_config", config)
     same = {old for old in config.attribute_map if old in SMALL}  # two names of one field
-    small = {n: most for n, most in SMALL.items() if n not in same and (getattr(config, n, None) or 0) > most}
+    small: dict[str, Any] = {
+        n: most for n, most in SMALL.items() if n not in same and (getattr(config, n, None) or 0) > most
+    }
+    small |= {
+        n: json.dumps(getattr(config, n)[:2]) for n in ("layer_types", "mlp_layer_types") if getattr(config, n, 0)
+    }
+    if (getattr(config, "pad_token_id", None) or 0) >= SMALL["vocab_size"]:
+        small["pad_token_id"] = 0
     return replace(reference, options={**small, **reference.options})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,10 +92,9 @@ def build(
     floating = None if dtype is None else _floating(dtype)
     spec = _with_origin(plan_model(backbone, heads), weights)
     wrapped = _wrapped(backbone, weights)
-    if seed is None:
-        return assemble(spec, weights=weights, wrapped=wrapped).to(dtype=floating)
-    with torch.random.fork_rng():
-        return assemble(spec, weights=weights, seed=seed, wrapped=wrapped).to(dtype=floating)
+    with nullcontext() if seed is None else torch.random.fork_rng():
+        model = assemble(spec, weights=weights, seed=seed, wrapped=wrapped)
+    return model if floating is None else model.to(dtype=floating)
 
 
 def _floating(dtype: str | torch.dtype) -> torch.dtype:

@@ -339,13 +339,12 @@ def _cut_off(backbone: Backbone, keep: Want | None) -> frozenset[str]:
     """Trim a backbone to what is read of it; give the stages that had tensors and have none now."""
     if keep is None:
         return frozenset()
-    before = _stages_with_tensors(backbone)
+    before = list(tensor_names(backbone.native))
     backbone.trim(keep)
-    return before - _stages_with_tensors(backbone)
-
-
-def _stages_with_tensors(backbone: Backbone) -> frozenset[str]:
-    return frozenset(map(backbone.stage_of, tensor_names(backbone.native)))
+    if backbone.kept is None:
+        return frozenset()
+    left = frozenset(map(backbone.stage_of, tensor_names(backbone.native)))
+    return frozenset(map(backbone.stage_of, before)) - left
 
 
 def as_device(device: str | torch.device) -> torch.device:

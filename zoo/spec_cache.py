@@ -30,29 +30,30 @@ def spec_of(found: Resolution) -> BackboneSpec:
     """Give the spec of a backbone, measured now or before.
 
     Args:
-        found: What its name means. Hub ids, local folders and providers that do not declare ``measured_once`` are
-            measured each time.
+        found: What its name means. Of hub ids and local folders, the provider must give a digest of the files that the
+            spec rests on; without one, and without ``measured_once``, they are measured each time.
 
     Raises:
         ZooError: As the provider's own ``spec``.
     """
     reference = found.reference
     provider = registry().provider(reference.provider)
-    if found.entry is None or not provider.measured_once:
+    digest = "" if found.entry is not None else provider.digest(reference)
+    if digest is None or not provider.measured_once:
         return provider.spec(reference)
-    path = _place(found)
+    path = _place(found, digest)
     known = _read(path, str(reference))
     if known is not None:
         return known
     spec = provider.spec(reference)
-    _write(path, spec)
+    _write(path, str(reference), spec)
     return spec
 
 
-def _place(found: Resolution) -> Path:
+def _place(found: Resolution, digest: str) -> Path:
     reference = found.reference
     plugin, catalog = registry().plugin(reference.provider), catalog_of(reference.provider)
-    depends = [zoo.__version__, plugin.distribution, plugin.version, _code(plugin), str(reference)]
+    depends = [zoo.__version__, plugin.distribution, plugin.version, _code(plugin), str(reference), digest]
     name = hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:32]
     return cache_folder("specs", f"{plugin.name}-{catalog.library}-{catalog.version}") / f"{name}.json"
 
@@ -72,17 +73,17 @@ def _stamps(folder: Path) -> tuple[tuple[str, int, int], ...]:
 
 def _read(path: Path, reference: str) -> BackboneSpec | None:
     try:
-        spec = from_json(BackboneSpec, json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, ConfigError):
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return from_json(BackboneSpec, kept["spec"]) if kept["asked"] == reference else None
+    except (OSError, ValueError, TypeError, LookupError, ConfigError):
         return None
-    return spec if spec.reference == reference else None
 
 
-def _write(path: Path, spec: BackboneSpec) -> None:
+def _write(path: Path, reference: str, spec: BackboneSpec) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(to_json(spec)), encoding="utf-8")
+        temporary.write_text(json.dumps({"asked": reference, "spec": to_json(spec)}), encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
         log.info("The spec is not kept, since the cache cannot be written: %s.", error)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from zoo.contracts.features import Features, Want
 from zoo.errors import ConfigError
 from zoo.spec import InputSpec
-from zoo_huggingface.cutting import bearable, cut, idle_parts, rest, under
+from zoo_huggingface.cutting import bearable, cut, idle_parts, under
 from zoo_huggingface.natives import create
 from zoo_huggingface.plans import Plan
 from zoo_huggingface.reading import Reader
@@ -24,7 +24,7 @@ from zoo_huggingface.sources import first_line
 from zoo_huggingface.stages import Tap, choose_taps, find_blocks, shape_of, stage_map
 from zoo_huggingface.tracing import Trace, trace, used_by
 
-__all__ = ["Anatomy", "Trial", "dissect", "idle", "recorded"]
+__all__ = ["Anatomy", "Idle", "Trial", "dissect", "recorded"]
 
 T = TypeVar("T")
 
@@ -34,6 +34,19 @@ _STRIDE = 64
 _POOLER = ("pooler", "eos", "merged")
 _LARGEST = 1_000_000_000
 """Parameters of a module that is still tried with real numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """What is idle if one output alone is wanted.
+
+    Args:
+        gone: Paths of modules and parameters that may be cut off.
+        resting: Names of parameters that are read, but that it does not learn through.
+    """
+
+    gone: tuple[str, ...] = ()
+    resting: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +60,7 @@ class Anatomy:
         resting: Names of parameters that are read, but that no feature learns through; they are buffers.
         begins: Path of the module in which the first stage after the stem begins; empty if there is none.
         moved: Path to stage, for what is defined out of the order in which it runs.
+        idle: Output to what is idle for it: ``pooled``, ``tokens``, ``embed``, and the stages that have a map.
     """
 
     taps: tuple[Tap, ...]
@@ -55,6 +69,19 @@ class Anatomy:
     resting: tuple[str, ...] = ()
     begins: str = ""
     moved: Mapping[str, str] = field(default_factory=dict)
+    idle: Mapping[str, Idle] = field(default_factory=dict)
+
+    def idle_for(self, want: Want) -> Idle:
+        """Say what is idle if this is wanted: what is idle for each output of it."""
+        each = [self.idle.get(output, Idle()) for output in _singly(want)]
+        gone = {path for one in each for path in one.gone if all(under(path, other.gone) for other in each)}
+        resting = {
+            name
+            for one in each
+            for name in one.resting
+            if not under(name, gone) and all(name in other.resting or under(name, other.gone) for other in each)
+        }
+        return Idle(tuple(sorted(gone)), tuple(sorted(resting)))
 
     def as_json(self) -> dict[str, Any]:
         """Give it as plain JSON values."""
@@ -65,6 +92,9 @@ class Anatomy:
             "resting": list(self.resting),
             "begins": self.begins,
             "moved": dict(self.moved),
+            "idle": {
+                output: {"gone": list(one.gone), "resting": list(one.resting)} for output, one in self.idle.items()
+            },
         }
 
     @classmethod
@@ -80,12 +110,16 @@ class Anatomy:
             resting = tuple(str(name) for name in construction["resting"])
             sources, moved = dict(construction["sources"]), dict(construction["moved"])
             begins = str(construction["begins"])
-        except (KeyError, TypeError, ValueError) as error:
+            idle = {
+                str(output): Idle(tuple(map(str, one["gone"])), tuple(map(str, one["resting"])))
+                for output, one in construction["idle"].items()
+            }
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"{who}: the stages in its construction are not complete: {error}.") from error
         stages = {"stem", "post", *(tap.stage for tap in taps)}
         if not set(moved.values()) <= stages:
             raise ConfigError(f"{who}: its construction moves parts to stages that it does not have.")
-        return cls(taps, sources, unused, resting, begins, moved)
+        return cls(taps, sources, unused, resting, begins, moved, idle)
 
 
 @dataclass(slots=True)
@@ -114,17 +148,6 @@ def dissect(who: str, plan: Plan, takes: str, inputs: tuple[InputSpec, ...]) -> 
         ConfigError: If it cannot be built or run; the message has the type and the reason.
     """
     return _somewhere(who, plan, lambda device, inner: _dissect(who, plan, takes, inputs, device, inner))
-
-
-def idle(
-    who: str, plan: Plan, takes: str, inputs: tuple[InputSpec, ...], anatomy: Anatomy, want: Want
-) -> tuple[list[str], list[str]]:
-    """List what may be cut off a built module if only this is wanted, and the parameters that may rest.
-
-    Raises:
-        ConfigError: If it cannot be run; the message has the type and the reason.
-    """
-    return _somewhere(who, plan, lambda device, inner: _idle(who, plan, takes, inputs, anatomy, want, device, inner))
 
 
 def recorded(plan: Plan, anatomy: Anatomy) -> list[str]:
@@ -207,31 +230,42 @@ def _dissect(
     used = used_by(native, _roots(features))
     unused, resting = _idle_and_bearable(native, reader, found, batch, used, _stop(plan, reader, found, want), inner)
     begins, moved = _order(native, reader, found, blocks)
-    anatomy = Anatomy(tuple(reader.taps), reader.sources, tuple(unused), tuple(resting), begins, moved)
+    idle = _idle_for_each(plan, native, reader, found, batch, want, inner)
+    idle = {
+        output: Idle(
+            tuple(path for path in one.gone if not under(path, unused)),
+            tuple(name for name in one.resting if name not in resting and not under(name, unused)),
+        )
+        for output, one in idle.items()
+    }
+    anatomy = Anatomy(tuple(reader.taps), reader.sources, tuple(unused), tuple(resting), begins, moved, idle)
     return anatomy, Trial(native, reader, found, want, features)
 
 
-def _idle(
-    who: str,
+def _idle_for_each(
     plan: Plan,
-    takes: str,
-    inputs: tuple[InputSpec, ...],
-    anatomy: Anatomy,
-    want: Want,
-    device: str,
+    native: nn.Module,
+    reader: Reader,
+    found: Trace,
+    batch: Mapping[str, Tensor],
+    all_of_it: Want,
     inner: torch.device,
-) -> tuple[list[str], list[str]]:
-    with torch.device(device):
-        native = create(who, plan).eval()
-    cut(native, anatomy.unused)
-    rest(native, anatomy.resting)
-    record(native, recorded(plan, anatomy))
-    reader = Reader(plan, native.config, takes, anatomy.taps, anatomy.sources)
-    batch = example(plan, inputs, device)
-    found = trace(native, reader, batch, inner)
+) -> dict[str, Idle]:
+    """Say of each output what is idle when nothing else is wanted."""
     assert found.reading is not None
-    used = used_by(native, _roots(reader.read(found.reading, want)))
-    return _idle_and_bearable(native, reader, found, batch, used, _stop(plan, reader, found, want), inner)
+    idle = {}
+    for output, want in _singly(all_of_it).items():
+        used = used_by(native, _roots(reader.read(found.reading, want)))
+        gone, resting = _idle_and_bearable(native, reader, found, batch, used, _stop(plan, reader, found, want), inner)
+        idle[output] = Idle(tuple(gone), tuple(resting))
+    return idle
+
+
+def _singly(want: Want) -> dict[str, Want]:
+    found = {stage: Want(pooled=False, maps=(stage,)) for stage in want.maps}
+    found |= {"pooled": Want()} if want.pooled else {}
+    found |= {"tokens": Want(pooled=False, tokens=True)} if want.tokens else {}
+    return found | ({"embed": Want(pooled=False, embed=True)} if want.embed else {})
 
 
 def _asked(plan: Plan, reader: Reader, found: Trace) -> list[str]:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from zoo.contracts.backbone import Backbone
 from zoo.contracts.features import Features, Want
+from zoo.errors import ConfigError
 from zoo.spec import BackboneSpec
-from zoo_huggingface.anatomy import Anatomy, idle, recorded
+from zoo_huggingface.anatomy import Anatomy, recorded
 from zoo_huggingface.companions import Companion, from_files
 from zoo_huggingface.cutting import cut, rest
 from zoo_huggingface.plans import Plan
@@ -65,12 +66,16 @@ class HuggingFaceBackbone(Backbone):
 
     def cut(self, want: Want) -> bool:
         """Cut off what nothing wanted runs through; the pass ends where the first of it would begin."""
-        reader = self._reader
-        gone, resting = idle(self.spec.reference, reader.plan, reader.takes, self.spec.inputs, self._anatomy, want)
-        cut(self.native, gone)
-        rest(self.native, resting)
-        self._whole = self._whole and not gone
-        return bool(gone or resting)
+        idle = self._anatomy.idle_for(want)
+        try:
+            cut(self.native, idle.gone)
+            rest(self.native, idle.resting)
+        except AttributeError as error:  # a spec may come from a stranger's bundle
+            raise ConfigError(
+                f"{self.spec.reference}: its construction names a part that it has not: {error}."
+            ) from error
+        self._whole = self._whole and not idle.gone
+        return bool(idle.gone or idle.resting)
 
     def preprocess(self, sample: Any) -> Tensor | dict[str, Tensor]:
         """Turn a picture, a text or a sound into what the backbone takes, as the weights were trained.

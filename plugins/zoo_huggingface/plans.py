@@ -38,7 +38,7 @@ _REFUSED = frozenset(
 )
 _REFUSED_BEGINNINGS = ("_", "custom_", "attn_implementation", "experts_implementation", "kernel", "use_kernel")
 _PIECES = ("model_type", "part", "pooling", "config")
-_ANATOMY = ("taps", "sources", "unused", "resting", "begins", "moved")
+_ANATOMY = ("taps", "sources", "unused", "resting", "begins", "moved", "idle")
 # What says nothing of the architecture, or is derived from the rest when a config is made.
 _OUTPUTS = frozenset({"stage_names", "out_features", "out_indices"})
 _LEFT_OUT = frozenset(

@@ -68,6 +68,11 @@ class HuggingFaceProvider(Provider):
             open_names=True,
         )
 
+    def digest(self, reference: Reference) -> str | None:
+        """Hash what the spec of a folder or repository is read from; weights count by being there."""
+        source = find_source(reference)
+        return None if source.kind == "type" else source.digest()
+
     def spec(self, reference: Reference) -> BackboneSpec:
         """Read the config, build it on the meta device, run it once, and write down what it gives."""
         name, mark, part = reference.name.partition("#")

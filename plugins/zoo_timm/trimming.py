@@ -195,11 +195,13 @@ def cut(
         ConfigError: If a path in ``found`` is none of the model's.
     """
     place = {stage: i for i, stage in enumerate(stages)}
+    read = [found.get(output) or Reading(output if output in place else stages[-1]) for output in outputs]
+    if Reading(stages[-1]) in read:  # the usual case, of a classifier: all of it is read
+        return False
     names = {name for name, _ in native.named_parameters(remove_duplicate=False)}
     tensors = names | set(native.state_dict())
     gone, resting = set(tensors), set(tensors)
-    for output in outputs:
-        reading = found.get(output) or Reading(output if output in place else stages[-1])
+    for reading in read:
         _check(native, reading, place, names)
         beside = {name for name in tensors if any(_within(name, path) for path in reading.beside)}
         idle = {name for name in tensors if place[stage_of(name)] > place[reading.until]} - beside

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 import zoo
@@ -42,7 +44,9 @@ def test_another_tag_or_option_is_another_spec(measured):
     assert len(measured) == 2
 
 
-@pytest.mark.parametrize("damage", [b"", b"{}", b"[1]", b"\xff\xfe", b'{"reference": 3}'])
+@pytest.mark.parametrize(
+    "damage", [b"", b"{}", b"[1]", b"\xff\xfe", b'{"asked": 3}', b'{"asked": "timm:test_resnet.r160_in1k", "spec": 3}']
+)
 def test_a_damaged_file_is_measured_anew_and_replaced(measured, tmp_path, damage):
     first = spec()
     (file,) = kept(tmp_path)
@@ -91,3 +95,27 @@ def test_a_refused_reference_keeps_nothing(measured, tmp_path):
     with pytest.raises(zoo.ZooError):
         spec("timm:test_resnet?in_channels=0")
     assert kept(tmp_path) == []
+
+
+def test_a_folders_spec_is_measured_anew_only_where_its_files_say_something_else(monkeypatch, tmp_path):
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    provider, asked = registry().provider("hf"), []
+    original = provider.spec
+    monkeypatch.setattr(provider, "spec", lambda reference: asked.append(str(reference)) or original(reference))
+    folder = tmp_path / "vit"
+    folder.mkdir()
+    config = {"model_type": "vit", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 16, "image_size": 32}))
+
+    first, second = spec(f"hf:{folder}"), spec(f"hf:{folder}")
+    (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 16, "image_size": 64}))
+    larger = spec(f"hf:{folder}")
+    (folder / "preprocessor_config.json").write_text(json.dumps({"image_processor_type": "ViTImageProcessor"}))
+    described = spec(f"hf:{folder}")
+    (folder / "model.safetensors").write_bytes(b"")
+
+    assert first == second
+    assert (first.inputs[0].size, larger.inputs[0].size) == ((32, 32), (64, 64))
+    assert described.preprocessing is not None
+    assert spec(f"hf:{folder}").weights == str(folder)
+    assert len(asked) == 4

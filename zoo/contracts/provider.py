@@ -29,6 +29,17 @@ class Provider(ABC):
     """Whether the spec of an architecture in the catalog depends on nothing but the reference, the library's version
     and this plugin's code, so that it can be kept in the user's cache."""
 
+    def digest(self, reference: Reference) -> str | None:
+        """Say what the spec of a hub id or folder rests on, beside the reference and code, so that it can be kept too.
+
+        Args:
+            reference: A name outside the catalog, with the options that the user gave.
+
+        Returns:
+            A digest of the files that :meth:`spec` reads; None if they are not known, or not worth it.
+        """
+        return None
+
     @abstractmethod
     def catalog(self) -> Catalog:
         """List what the installed library offers; may import it and take minutes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -12,9 +13,10 @@ import torch
 
 from zoo.contracts.backbone import Backbone
 from zoo.contracts.features import Features, Want
-from zoo.errors import CapabilityError
+from zoo.errors import CapabilityError, ConfigError
 from zoo.reference import Reference
 from zoo.spec import BackboneSpec
+from zoo_huggingface.anatomy import Anatomy, Idle
 from zoo_huggingface.provider import HuggingFaceProvider
 
 TABLE = runpy.run_path(str(Path(__file__).with_name("vision_cases.py")))
@@ -143,3 +145,27 @@ def test_what_was_cut_off_is_not_there_to_be_asked_for():
 
     with pytest.raises(CapabilityError, match="was cut to what gives"):
         backbone(torch.randn(1, 3, 32, 32), Want())
+
+
+def test_what_a_strangers_spec_says_of_idle_parts_is_not_believed():
+    spec = spec_of("vit")
+    for idle in ({"s2": {"gone": ["layers.0.nothing.there"], "resting": []}}, {"s2": ["layers.0"]}, [1]):
+        forged = replace(spec, construction={**spec.construction, "idle": idle})
+
+        with pytest.raises(ConfigError, match="construction"):
+            PROVIDER.build(forged, weights=None).trim(Want(pooled=False, maps=("s2",)))
+
+
+def test_what_is_idle_for_two_outputs_is_what_is_idle_for_each():
+    anatomy = Anatomy(
+        (),
+        idle={
+            "pooled": Idle(("head.drop", "late.a"), ("scale",)),
+            "tokens": Idle(("head", "late"), ("bias",)),
+        },
+    )
+
+    assert anatomy.idle_for(Want()) == Idle(("head.drop", "late.a"), ("scale",))
+    assert anatomy.idle_for(Want(tokens=True)) == Idle(("head.drop", "late.a"), ())
+    assert anatomy.idle_for(Want(pooled=False, tokens=True)) == Idle(("head", "late"), ("bias",))
+    assert anatomy.idle_for(Want(embed=True)) == Idle()
