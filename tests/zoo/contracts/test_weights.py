@@ -112,3 +112,41 @@ def test_parameters_with_two_names_stay_one():
     assert module["b"].weight is module["a"].weight
     assert not module["a"].weight.requires_grad
     assert torch.equal(module["b"].weight, torch.ones(2, 2))
+
+
+class Doubling(nn.Linear):
+    """Keeps half of its weight in files."""
+
+    def _load_from_state_dict(self, state_dict, prefix, *rest):
+        state_dict[prefix + "weight"] = 2 * state_dict[prefix + "weight"]
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def halve(module, state_dict, prefix, *rest):
+    state_dict[prefix + "weight"] = state_dict[prefix + "weight"] / 2
+
+
+def test_a_module_that_loads_in_its_own_way_does_so():
+    hooked = nn.Linear(2, 2)
+    hooked.register_load_state_dict_pre_hook(halve)
+    module = nn.Sequential(Doubling(2, 2), hooked, nn.BatchNorm1d(2))
+    tensors = {key: torch.ones_like(tensor) for key, tensor in module.state_dict().items()}
+
+    fit_weights(module, tensors, where="here")
+
+    assert (module[0].weight == 2).all()
+    assert (module[1].weight == 0.5).all()
+    assert (module[2].running_mean == 1).all()
+
+
+def test_what_is_fitted_is_what_torch_would_load_and_stays_as_trainable_as_it_was():
+    module, twin = (nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.PReLU()) for _ in range(2))
+    module[0].weight.requires_grad_(False)
+    tensors = {key: torch.rand(t.shape).to(t.dtype) for key, t in module.state_dict().items()}
+
+    fit_weights(module, tensors, where="here")
+    twin.load_state_dict(tensors)
+
+    assert all(torch.equal(tensor, twin.state_dict()[key]) for key, tensor in module.state_dict().items())
+    assert [p.requires_grad for p in module.parameters()] == [False, True, True, True, True]
+    assert all(module.state_dict()[key].data_ptr() == tensor.data_ptr() for key, tensor in tensors.items())
