@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import Any
 
@@ -82,9 +83,24 @@ def types(swept: dict[str, Row], peers: dict[str, Row]) -> list[str]:
 
 
 def failures(rows: list[Row]) -> list[str]:
-    lines = ["Not served:", ""]
+    """List what is not served under the reason, each reason once."""
+    by_reason: dict[str, list[str]] = {}
     for row in rows:
         if "died" in row:
-            lines.append(f"- `{row['name']}`: {row['died']}")
-        lines += [f"- `{name}`: {answer['reason']}" for name, answer in row.get("ours", {}).items() if not answer["ok"]]
-    return [*(lines if len(lines) > 2 else ["Not served: none."]), ""]
+            by_reason.setdefault(row["died"], []).append(row["name"])
+        for name, answer in row.get("ours", {}).items():
+            if not answer["ok"]:
+                by_reason.setdefault(reason(name, answer["reason"]), []).append(name.partition(":")[2])
+    if not by_reason:
+        return ["Not served: none.", ""]
+    ordered = sorted(by_reason.items(), key=lambda item: (-len(item[1]), item[0]))
+    lines = [f"| {why} | {', '.join(f'`{name}`' for name in sorted(names))} |" for why, names in ordered]
+    return ["| not served, for it says | |", "|---|---|", *lines, ""]
+
+
+def reason(name: str, text: str) -> str:
+    """Take the class of the error and the name out of a message; types of one family differ in what to name instead."""
+    text = re.sub(r"^(?:\w+: )+(?=\S)", "", text)
+    text = re.sub(r"^\S+(?: is not served|: '[^']*' cannot be served)?: ", "", text)
+    text = re.sub(r", use the float model '[^']*'", ", use the float model", text)
+    return text.strip().rstrip(".").replace("|", "/")

@@ -285,7 +285,10 @@ class Model(nn.Module):
         tensors = list(pool.map(one, samples) if pool is not None else map(one, samples))
         sizes = {tuple(tensor.shape) for tensor in tensors}
         if len(sizes) > 1:
-            raise ShapeError(f"The pictures of one batch must have one size, got {sorted(sizes)}.")
+            raise ShapeError(
+                f"The pictures of one batch must have one size, got {sorted(sizes)}; "
+                "name a size in the reference ('?img_size=224'), or give pictures of one shape."
+            )
         return {self.input_names[0]: torch.stack(tensors)}
 
     def preprocessor(self) -> SamplePreprocessor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from math import prod
 from typing import Any
@@ -18,7 +19,7 @@ from zoo_huggingface.cutting import under
 from zoo_huggingface.natives import class_of
 from zoo_huggingface.plans import Plan
 from zoo_huggingface.processors import DEFAULT_SIZE, read_preprocessing
-from zoo_huggingface.reading import size_of
+from zoo_huggingface.reading import pair, size_of
 from zoo_huggingface.reading.sequence import sequence_inputs
 from zoo_huggingface.rules import Rule
 from zoo_huggingface.rules.sequence import Sequence
@@ -110,7 +111,7 @@ def _inputs(
     if takes == "sequence":
         return sequence_inputs(str(reference), plan.rule.sequence or Sequence(), config), None
     rule, channels = plan.rule, channels_of(config)
-    own = size_of(config) or rule.size
+    own = size_of(config) or _asked_size(reference) or rule.size
     asked = bool({"img_size", "image_size"} & set(reference.options))
     needed = own if asked or rule.resize != "free" else None
     divisor = divisor_of(rule, config)
@@ -139,6 +140,13 @@ def _inputs(
         fixed_length=video and not rule.any_length,
     )
     return (main,), preprocessing
+
+
+def _asked_size(reference: Reference) -> tuple[int, int] | None:
+    """Read the size of pictures that an option asks for, where the architecture itself knows of none."""
+    asked = reference.options.get("img_size")
+    sides = json.loads(asked) if isinstance(asked, str) else asked
+    return None if sides is None else pair(sides)
 
 
 def _check_size(who: str, size: tuple[int, int], divisor: int, least: int) -> None:

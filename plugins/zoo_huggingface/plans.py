@@ -172,6 +172,8 @@ def make_plan(reference: Reference, model_type: str, given: Mapping[str, Any]) -
     options = dict(reference.options)
     pooling = options.pop("pooling", None) or rule.pooling[0]
     _check_pooling(who, rule, pooling)
+    if rule.resize == "free" and rule.sequence is None and "img_size" not in _all_names(own, rule):
+        _check_uniform(who, "img_size", _value(options.pop("img_size", 1)))  # the pictures' size alone
     fields |= _options(who, options, own, rule, fields)
     fields |= {**rule.forced, **(rule.unpooled if pooling != "pooler" else {})}
     made = _make(who, config_class, fields)
@@ -240,7 +242,7 @@ def _options(
 ) -> dict[str, Any]:
     """Turn the user's options into config fields, under the config's own names; a tower's may lie inside."""
     outer = _names(config, rule)
-    inner = _names(getattr(config, rule.view), rule) if rule.view else {}
+    inner = _all_names(config, rule) if rule.view else {}
     check_options(who, options, {*outer, *inner, "pooling"})
     chosen: dict[str, Any] = {}
     inside: dict[str, Any] = {}
@@ -276,6 +278,11 @@ def _names(config: Any, rule: Rule) -> dict[str, str]:
     renamed = {old: new for old, new in config.attribute_map.items() if new in fields}
     uniform = {ours: theirs for ours, theirs in _UNIFORM.items() if theirs in fields}
     return {**{name: name for name in fields}, **renamed, **uniform}
+
+
+def _all_names(config: Any, rule: Rule) -> dict[str, str]:
+    """Give the options of the tower's own config, which may lie inside."""
+    return _names(getattr(config, rule.view) if rule.view else config, rule)
 
 
 def _value(value: OptionValue) -> Any:

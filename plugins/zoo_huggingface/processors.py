@@ -19,7 +19,7 @@ from zoo.errors import WeightsError
 from zoo.preprocessing import Preprocessing
 from zoo_huggingface.plans import clean
 from zoo_huggingface.quiet import quiet
-from zoo_huggingface.recipes import Unsayable, say
+from zoo_huggingface.recipes import COUNTED, Unsayable, say
 from zoo_huggingface.sources import Source, first_line
 from zoo_huggingface.writers import written
 
@@ -119,9 +119,10 @@ def as_processor(said: Preprocessing | None, *, clips: bool = False) -> dict[str
 
     Returns:
         Its content; None if there is no recipe, or no processor that is proven to give the same tensors. Pictures that
-        are scaled by Pillow have none, since a file cannot ask for that form of a class.
+        are scaled by Pillow have none, since a file cannot ask for that form of a class; nor have those that are scaled
+        to a number of pixels, since those processors give patches.
     """
-    if said is None or said.channels != 3 or (said.on == "pil" and not clips):
+    if said is None or said.channels != 3 or said.fit.startswith("budget") or (said.on == "pil" and not clips):
         return None
     content = written(said, clips=clips)
     try:
@@ -147,6 +148,24 @@ def _processor(found: dict[str, Any], model_type: str) -> Any:
             raise Unsayable(f"{name} cannot be made from its file: {first_line(error)}") from error
 
 
+def _unpacked(processor: Any, rows: Tensor, grid: list[int]) -> Tensor:
+    """Put the patches of one picture, ``(N, values)``, together again, ``(C, H, W)``, as language models order them.
+
+    Patches lie block by block. The values of one are channels, then frames, all of them alike, then pixels; where that
+    is not so, it comes out as another picture.
+    """
+    name = type(processor).__name__
+    patch, merge = processor.patch_size, processor.merge_size
+    down, across = grid[0] // merge, grid[1] // merge
+    if name.startswith("Cosmos3Edge"):  # pixels, then channels
+        cut = rows.reshape(down, across, merge, merge, patch, patch, 3).permute(6, 0, 2, 4, 1, 3, 5)
+    elif name.startswith("HunYuanVL"):  # patches row by row
+        cut = rows.reshape(down, merge, across, merge, 3, -1, patch, patch)[..., 0, :, :].permute(4, 0, 1, 5, 2, 3, 6)
+    else:
+        cut = rows.reshape(down, across, merge, merge, 3, -1, patch, patch)[..., 0, :, :].permute(4, 0, 2, 5, 1, 3, 6)
+    return cut.reshape(3, grid[0] * patch, grid[1] * patch)
+
+
 def _theirs(processor: Any, picture: Image.Image) -> Tensor:
     """Give what a processor makes of one picture, ``(C, H, W)``; a clip of one frame counts as a picture."""
     name = type(processor).__name__
@@ -159,6 +178,8 @@ def _theirs(processor: Any, picture: Image.Image) -> Tensor:
     value = next((found[key] for key in _MAIN if key in found), None) if several else found
     if not isinstance(value, Tensor):
         raise Unsayable(f"{name} gives {', '.join(found)} and no pixel_values.")
+    if several and name.removesuffix("Pil") in COUNTED:
+        value = _unpacked(processor, value, [int(side) for side in found["image_grid_thw"][0][1:]])
     while value.ndim > 3 and value.shape[0] == 1:
         value = value[0]
     if value.ndim != 3 or value.shape[0] not in (1, 3):

@@ -12,7 +12,7 @@ from typing import Any
 from zoo.errors import ConfigError
 from zoo.preprocessing import Preprocessing
 
-__all__ = ["INTERPOLATIONS", "Unsayable", "say"]
+__all__ = ["COUNTED", "INTERPOLATIONS", "Unsayable", "say"]
 
 INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 """Pillow's number of a filter to our name."""
@@ -281,12 +281,40 @@ def _llava(processor: Any, fields: Fields) -> Fields:
     return {}
 
 
+def _budget(processor: Any, fields: Fields) -> Fields:
+    """Scale to a number of pixels, in sides of whole blocks of patches."""
+    factor = processor.patch_size * processor.merge_size
+    if not processor.do_resize:
+        return {"resize": None, "size": (factor, factor), "crop": "none"}
+    size = _sides(processor.size)
+    budget = (size["shortest_edge"], size["longest_edge"])
+    if type(processor).__name__.removesuffix("Pil") in _BY_FRAMES:  # a picture counts as the frames of a patch
+        frames = processor.temporal_patch_size
+        if budget[0] % frames or budget[1] % frames:
+            raise Unsayable(f"{type(processor).__name__} counts {budget} pixels in {frames} frames.")
+        budget = (budget[0] // frames, budget[1] // frames)
+    side = max(factor, int(min(max(_USUAL[0] ** 2, budget[0]), budget[1]) ** 0.5) // factor * factor)
+    fit = "budget_whole" if type(processor).__name__.removesuffix("Pil") in _BY_FRAMES else "budget"
+    return {"resize": budget, "fit": fit, "multiple": factor, "size": (side, side), "crop": "none"}
+
+
+_BY_FRAMES = frozenset(
+    {"Cosmos3EdgeImageProcessor", "Glm46VImageProcessor", "Glm4vImageProcessor", "GlmgaImageProcessor"}
+)
+
+
 def _multiple(processor: Any, *, snap: str = "down") -> Fields:
     divisor = _get(processor, "size_divisor") or 1
     return {"multiple": divisor, "snap": snap} if divisor > 1 else {}
 
 
 _FLIP = {"do_flip_channel_order"}
+COUNTED = (
+    *("CohereCompassImageProcessor", "Cosmos3EdgeImageProcessor", "Ernie4_5_VLMoeImageProcessor"),
+    *("Glm46VImageProcessor", "Glm4vImageProcessor", "GlmgaImageProcessor", "HunYuanVLImageProcessor"),
+    *("MiniMaxM3VLImageProcessor", "Qwen2VLImageProcessor", "VideoLlama3ImageProcessor"),
+)
+"""Classes that scale to a number of pixels and pack the picture into patches."""
 _SPECIAL: Mapping[str, tuple[Callable[[Any, Fields], Fields], set[str]]] = {
     "BridgeTowerImageProcessor": (_vilt, set()),
     "ConvNextImageProcessor": (_conv_next, set()),
@@ -313,5 +341,6 @@ _SPECIAL: Mapping[str, tuple[Callable[[Any, Fields], Fields], set[str]]] = {
     "ViltImageProcessor": (_vilt, set()),
     "VivitImageProcessor": (_offset, set()),
     "YolosImageProcessor": (_yolos, set()),
+    **dict.fromkeys(COUNTED, (_budget, set())),
 }
 """Class to what it does beside its flags, and the flags that this takes care of."""

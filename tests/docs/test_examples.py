@@ -63,7 +63,17 @@ def name_of(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("page", EXAMPLES, ids=name_of)
+LONG = {"docs/tutorial/from-pictures-to-predictions.md", "docs/how-to/use-your-own-data.md", "docs/reference/cli.md"}
+"""Pages whose examples train for a while."""
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=pytest.mark.slow if name_of(page) in LONG else (), id=name_of(page))
+        for page in EXAMPLES
+    ],
+)
 def test_the_examples_of_a_page_run_as_they_stand(page, workplace):
     namespace = {"__name__": "example"}
     for block in blocks(page):

@@ -117,6 +117,7 @@ def test_a_head_that_needs_what_is_not_there_is_refused_before_weights_are_looke
     assert built == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("backbone", "head"), [("timm:test_resnet", "on_tokens"), ("timm:test_vit", "on_map")])
 def test_three_backbones_are_named_that_have_what_is_missing(asking, backbone, head):
     with pytest.raises(CapabilityError, match="Backbones that give it: ") as caught:

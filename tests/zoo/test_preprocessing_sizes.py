@@ -17,9 +17,12 @@ from transformers import SamImageProcessor
 from transformers.image_transforms import get_resize_output_image_size, get_size_with_aspect_ratio
 from transformers.image_utils import get_image_size_for_max_height_width
 from transformers.models.bridgetower.image_processing_bridgetower import get_resize_output_image_size as bridge_tower
+from transformers.models.glm4v.image_processing_glm4v import smart_resize as glm
 from transformers.models.pixtral.image_processing_pixtral import get_resize_output_image_size as pixtral
+from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize as qwen
 from transformers.models.yolos.image_processing_yolos import get_size_with_aspect_ratio_yolos
 
+from zoo.errors import DataError
 from zoo.preprocessing.geometry import RULES, scaled_size
 
 SIDE = st.integers(1, 3000)
@@ -153,3 +156,21 @@ def test_a_border_is_cut_and_filled_as_timm_does():
 
         ours = (recipe.apply(Image.fromarray(noise)) * 255).round().byte().permute(1, 2, 0)
         assert np.array_equal(ours.numpy(), theirs), size
+
+
+@settings(max_examples=400, deadline=None)
+@given(SIDE, SIDE, st.sampled_from((14, 28, 32)), st.integers(1, 10**5), st.integers(0, 10**7))
+def test_a_budget_of_pixels_is_spent_as_qwen_and_glm_spend_it(height, width, multiple, least, more):
+    budget = (least, least + more)
+    rules = {
+        "budget": lambda: qwen(height, width, multiple, *budget),
+        "budget_whole": lambda: glm(2, height, width, 2, multiple, 2 * budget[0], 2 * budget[1]),
+    }
+    for fit, theirs in rules.items():
+        try:
+            expected = theirs()
+        except ValueError:
+            with pytest.raises(DataError, match="at most 200 times the shorter"):
+                scaled_size(height, width, budget, fit, multiple, "down")
+            continue
+        assert scaled_size(height, width, budget, fit, multiple, "down") == tuple(max(multiple, n) for n in expected)

@@ -31,7 +31,9 @@ class Preprocessing:
         fit: ``plain``: one number is the shorter side, two are height and width. The others take two numbers and keep
             the shape: ``cover`` both of them, ``contain`` the picture in both, ``within`` likewise but never enlarge,
             ``limit``: the shorter side, and the most that the longer may have. They round halves to even; with
-            ``_factor``, ``_half_up``, ``_down`` and ``_cut`` they round as other libraries do.
+            ``_factor``, ``_half_up``, ``_down`` and ``_cut`` they round as other libraries do. For ``budget`` they are
+            the least and the largest number of pixels, and sides are rounded to ``multiple``; ``budget_whole``
+            enlarges what is smaller than that first.
         multiple: The scaled sides are multiples of this, in pixels.
         snap: Whether they go ``down`` or ``up`` to the next multiple.
         interpolation: The resampling filter; ``box`` and ``hamming`` on pictures only.
@@ -105,6 +107,10 @@ class Preprocessing:
         )
         return (
             (self.fit != "plain" and numbers != 2, f"fit {self.fit!r} needs two numbers in resize, got {self.resize}"),
+            (
+                self.fit.startswith("budget") and self.crop != "none",
+                f"fit {self.fit!r} gives pictures of several sizes and needs crop='none', got {self.crop!r}",
+            ),
             (self.multiple < 1, f"multiple must be 1 or more pixels, got {self.multiple}"),
             (self.multiple == 1 and self.snap != "down", "snap 'up' needs a multiple of 2 or more"),
             (dark, f"fill must be one level of 0 to 255, or one a channel, got {self.fill}"),

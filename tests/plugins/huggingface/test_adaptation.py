@@ -159,6 +159,7 @@ def test_a_size_between_patches_is_refused_with_the_nearest_ones(tmp_path):
         PROVIDER.spec(Reference.parse(f"{reference}?img_size=50"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "field"), [("beit", "drop_path_rate"), ("swin", "drop_path_rate"), ("convnext", "drop_path_rate")]
 )

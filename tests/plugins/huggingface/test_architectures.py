@@ -150,6 +150,7 @@ def call(name: str, model: Any, image: Tensor) -> Any:
     return model(image, output_hidden_states=True, **flag)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PICTURES)
 @torch.no_grad()
 def test_the_pooled_vector_is_the_librarys(name):
@@ -320,6 +321,7 @@ def test_siglip_text_gives_the_librarys_trained_head():
     assert torch.equal(pooled, backbone.native(input_ids=ids).pooler_output)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*PICTURES, *TEXTS])
 @torch.no_grad()
 def test_what_the_library_saved_loads_to_equal_features(name, tmp_path):
@@ -339,6 +341,7 @@ def test_what_the_library_saved_loads_to_equal_features(name, tmp_path):
         assert torch.equal(ours.tokens, theirs[:, backbone.spec.prefix_tokens :])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "pooling"),
     [("vit", "mean"), ("vit", "pooler"), ("beit", "cls"), ("dinov2", "mean"), ("siglip_vision_model", "mean"),
@@ -380,7 +383,9 @@ def test_gradient_checkpointing_changes_no_gradient_and_is_refused_where_there_i
     assert all(torch.allclose(a.grad, b.grad, atol=1e-6) for a, b in pairs)
 
 
-@pytest.mark.parametrize("name", ["vit", "dinov2", "clip#vision", "swin", "bert"])
+@pytest.mark.parametrize(
+    "name", ["vit", *(pytest.param(name, marks=pytest.mark.slow) for name in ("dinov2", "clip#vision", "swin", "bert"))]
+)
 @torch.no_grad()
 def test_a_backbone_that_never_ran_compiles_to_one_graph_and_exports(name):
     class Wanted(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,15 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING_NAMES, MODEL_MAPPING_NAMES
 
 import zoo
 from zoo.contracts.backbone import Backbone
+from zoo.contracts.features import Want
+from zoo.data.handing import as_samples
 from zoo.errors import ConfigError, UnknownName, WeightsError
 from zoo.reference import Reference
 from zoo_huggingface.places import find_place
@@ -130,6 +134,42 @@ def test_the_features_are_those_of_the_whole_models_tower(saved):
 
 
 @torch.no_grad()
+def test_a_picture_is_scaled_and_packed_as_the_checkpoints_own_processor_does_it(saved, tmp_path):
+    folder, model = saved("qwen2_5_vl")
+    processor = transformers.Qwen2VLImageProcessor(size={"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 20})
+    own = shutil.copytree(folder, tmp_path / "own")
+    processor.save_pretrained(own)
+    backbone = load(own, "vision")
+    for width, height in ((300, 170), (40, 200), (29, 30)):
+        picture = Image.effect_noise((width, height), 80).convert("RGB")
+
+        features = backbone(backbone.preprocess(picture)[None], Want(tokens=True))
+
+        packed = processor(images=picture, return_tensors="pt")
+        theirs = model.visual(packed["pixel_values"], grid_thw=packed["image_grid_thw"]).last_hidden_state
+        assert torch.allclose(features.pooled[0], theirs.mean(0), atol=1e-6)
+        assert features.tokens.shape[1] == theirs.shape[0]
+
+
+def test_a_size_in_the_reference_gives_pictures_of_any_shape_one_size(saved, tmp_path):
+    own = shutil.copytree(saved("qwen2_5_vl")[0], tmp_path / "own")
+    transformers.Qwen2VLImageProcessor().save_pretrained(own)
+    free, sized = (zoo.build(f"hf:{own}#vision{option}") for option in ("", "?img_size=56"))
+    pictures = [Image.new("RGB", size) for size in ((90, 60), (60, 90))]
+
+    with pytest.raises(zoo.ShapeError, match=r"must have one size, got .*; name a size in the reference"):
+        free.predict(pictures)
+    assert sized.preprocess(as_samples(pictures)[0])["image"].shape == (2, 3, 56, 56)
+    for size, message in (
+        (57, "must be a multiple of 28 .* 56×56 or 84×84"),
+        (0, "whole number"),
+        ("x", "whole number"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            zoo.build(f"hf:{own}#vision?img_size={size}")
+
+
+@torch.no_grad()
 def test_a_bundle_of_a_part_needs_the_whole_no_more(saved, tmp_path):
     folder, _ = saved("qwen2_5_vl")
     model = zoo.build(f"hf:{folder}#vision", zoo.head("classifier", classes=["a", "b"]), seed=0)
@@ -183,6 +223,7 @@ def test_what_is_made_of_several_is_asked_for_by_a_part(tmp_path):
         PROVIDER.spec(Reference("hf", str(tmp_path), part="vision"))
 
 
+@pytest.mark.slow
 def test_a_bundle_cannot_name_a_part_that_is_never_written():
     spec = PROVIDER.spec(Reference("hf", "llava", part="vision"))
     made_up = {**spec.construction, "model_type": "llava", "part": "vision"}

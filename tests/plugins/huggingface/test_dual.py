@@ -114,6 +114,7 @@ def test_every_parameter_left_of_a_tower_gets_a_gradient_from_embed(name, part, 
     assert idle == ([] if name != "groupvit" or part == "text" else idle[:0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "part"), [("clip", "text"), ("clip", "vision"), ("chinese_clip", "text")])
 @torch.no_grad()
 def test_without_embed_the_projection_is_cut_off(name, part, saved):

@@ -36,6 +36,7 @@ MEASURED = sorted(
 PROVIDER = HuggingFaceProvider()
 
 
+@pytest.mark.slow
 def test_the_list_is_what_the_library_has():
     found = []
     for name in CONFIG_MAPPING:

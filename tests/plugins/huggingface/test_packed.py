@@ -106,7 +106,7 @@ OTHERS = {"gemma4_vision", "inkling2_vision", "minicpm_ocr_vision", "minicpmv4_7
 """Towers with a test of their own below."""
 
 
-QUICK = {"glm4v_vision", "kimi_k25_vision", "muse_glimmer_vision", "qwen2_5_vl_vision", "qwen3_vl_vision"}
+QUICK = {"glm4v_vision", "kimi_k25_vision", "qwen3_vl_vision"}
 
 
 def marked(names: Iterable[str]) -> list[Any]:

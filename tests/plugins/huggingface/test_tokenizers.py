@@ -147,6 +147,7 @@ def test_padding_stands_where_the_tokenizer_says(tmp_path):
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [0, 0, 1]]
 
 
+@pytest.mark.slow
 def test_a_part_of_a_dual_model_takes_the_tokenizer_of_its_folder(tmp_path):
     tower = {key: TINY[key] for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")}
     words = {**tower, "vocab_size": 40, "max_position_embeddings": 6, "eos_token_id": 3, "pad_token_id": 0}

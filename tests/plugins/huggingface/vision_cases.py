@@ -201,18 +201,8 @@ CASES: dict[str, Case] = {
 
 QUICK = frozenset(
     {
-        *(
-            "aimv2_vision_model",
-            "beit",
-            "clip_vision_model",
-            "convnext",
-            "data2vec-vision",
-            "dinov2",
-            "dinov3_convnext",
-        ),
-        *("dinov3_vit", "focalnet", "hiera", "levit", "lw_detr_vit", "mobilenet_v2", "pixtral", "poolformer", "pvt"),
-        *("pvt_v2", "resnet", "rf_detr_dinov2", "sam_vision_model", "segformer", "siglip_vision_model", "swin", "vit"),
-        *("vit_mae", "vitdet"),
+        *("beit", "clip_vision_model", "convnext", "dinov2", "hiera", "levit", "mobilenet_v2", "pixtral"),
+        *("pvt", "resnet", "segformer", "swin", "vit", "vitdet"),
     }
 )
 """Types whose tests are quick enough for every run."""

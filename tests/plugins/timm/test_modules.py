@@ -248,6 +248,7 @@ def wants_of(spec: BackboneSpec) -> list[Want]:
     return [Want(), *tokens, *(Want(pooled=False, maps=(name,)) for name in ends)]
 
 
+@pytest.mark.slow
 def test_what_is_left_after_the_cut_all_gets_a_gradient(case):
     device = "cpu" if type(case.native).__name__ in READ_BACK else "meta"
     keys = list(case.ours.native.state_dict())

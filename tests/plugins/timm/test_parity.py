@@ -229,6 +229,7 @@ def test_later_stages_are_never_run_before_earlier_ones(pair):
     assert order == sorted(order)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "reference",
     [

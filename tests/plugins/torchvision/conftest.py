@@ -166,7 +166,7 @@ class Truth:
 
 
 # A smaller member of each of these families runs in the quick loop.
-LARGE = {"efficientnet_v2_s", "resnext50_32x4d", "swin_v2_t", "vgg11_bn", "wide_resnet50_2"}
+LARGE = {"efficientnet_v2_s", "resnext50_32x4d", "maxvit_t", "swin_v2_t", "vgg11", "vgg11_bn", "wide_resnet50_2"}
 PARAMS = [pytest.param(case, id=case.name, marks=[pytest.mark.slow] * (case.name in LARGE)) for case in CASES]
 
 

@@ -88,6 +88,7 @@ def test_a_copy_takes_its_own_maps(make, image, copied):
     assert not torch.equal(twin(image, MAPS).maps["s4"], backbone(image, MAPS).maps["s4"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("want", [Want(), MAPS], ids=["pooled", "maps"])
 def test_a_compiler_sees_one_whole_graph(make, image, want):
     backbone = make("resnet18")
@@ -100,6 +101,7 @@ def test_a_compiler_sees_one_whole_graph(make, image, want):
     assert all(torch.equal(features.maps[name], expected.maps[name]) for name in want.maps)
 
 
+@pytest.mark.slow
 def test_an_exported_program_gives_the_same_features(make, image):
     class Fixed(torch.nn.Module):
         """What a model does: the wanted features are fixed when it is built."""
@@ -207,6 +209,7 @@ def rebuilt(config: dict) -> torch.nn.Module:
     return module.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "googlenet", "squeezenet1_1", "vit_b_32", "mobilenet_v3_small"])
 def test_plain_torchvision_rebuilds_the_module_from_its_native_files(make, name):
     options = {"img_size": 64} if name == "vit_b_32" else {}

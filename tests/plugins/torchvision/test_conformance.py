@@ -25,6 +25,7 @@ SLOW = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 def test_it_keeps_the_whole_contract(name):
     check_backbone(f"torchvision:{name}")

@@ -194,6 +194,7 @@ def test_parts_and_revisions_are_refused(provider, pieces):
         provider.spec(Reference("torchvision", "resnet18", **pieces))
 
 
+@pytest.mark.slow
 def test_every_option_of_every_family_reaches_the_builder(provider):
     """Each is given to the smallest model of its family, on the meta device."""
     keys = ("p", "drop_rate", "dropout", "attention_dropout", "attn_dropout")

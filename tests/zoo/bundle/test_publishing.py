@@ -41,6 +41,7 @@ def save_in_a_loop(drafts, path):
     return child
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_thirty_kills_leave_a_whole_bundle_each_time(make, tmp_path, renaming):
     dice = random.Random(0)
@@ -216,6 +217,7 @@ def test_a_new_bundle_never_replaces_one_that_came_meanwhile(make, tmp_path, ren
 HEAD = "heads/pet/model.safetensors"
 
 
+@pytest.mark.slow
 def test_readers_see_one_generation_while_a_writer_replaces_it(make, tmp_path, renaming):
     drafts = [saving._describe(make.tiny(seed=seed, generation=seed)) for seed in range(3)]
     path = tmp_path / "bundle"

@@ -70,6 +70,7 @@ print(json.dumps({"found": found, "heard": heard}))
 """
 
 
+@pytest.mark.slow
 def test_a_fresh_process_without_a_network_gives_bit_equal_outputs(tmp_path):
     torch.manual_seed(0)
     for name, (backbone, heads) in MODELS.items():

@@ -43,6 +43,7 @@ def test_a_closed_pipe_ends_quietly():
     assert done.stderr == b""
 
 
+@pytest.mark.slow
 def test_the_exit_code_survives_a_closed_pipe():
     done = spawn("python -m zoo.cli doctor | true; echo ${PIPESTATUS[0]}", shell=True, ZOO_CACHE="/dev/null/cache")
 
@@ -58,6 +59,7 @@ def test_a_full_disk_is_told():
     assert done.stderr == b"error: The output cannot be written: No space left on device.\n"
 
 
+@pytest.mark.slow
 def test_the_codes_are_0_1_2():
     assert spawn("resolve", "timm:vit").returncode == 0
     assert spawn("doctor", ZOO_CACHE="/dev/null/cache").returncode == 1
@@ -123,6 +125,7 @@ def test_a_home_that_cannot_be_written_is_no_error(tmp_path):
     assert spawn("resolve", "timm:vit", **home).returncode == 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_with_130_and_one_line(pets, tmp_path):
     out = tmp_path / "model"
     argv = ["fit", str(pets), "--backbone", "timm:test_resnet", "--weights", "none", "--out", str(out)]

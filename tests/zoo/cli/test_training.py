@@ -44,6 +44,7 @@ def test_fit_saves_a_bundle_and_says_what_to_type_next(zoo, pets, tmp_path):
     assert zoo("verify", out, "--run").code == 0
 
 
+@pytest.mark.slow
 def test_the_labels_and_parts_are_told_before_training(zoo, pets, tmp_path, monkeypatch, capsys):
     told = []
     train = zoo_fitting.train
@@ -78,6 +79,7 @@ def test_two_targets_of_a_table_become_two_heads_and_its_split_is_kept(zoo, pets
     assert set(told.json["age"]) == {"mae", "rmse"}
 
 
+@pytest.mark.slow
 def test_heads_are_given_by_type_by_name_and_as_json(zoo, pets, tmp_path):
     heads = ("--head", "kind=classifier", "--head", json.dumps({"type": "regression", "name": "age", "loss": "huber"}))
 
@@ -108,6 +110,7 @@ def test_an_unreadable_picture_is_left_out_or_with_strict_an_error(zoo, pets, tm
     assert "\x1b" not in loose.err + strict.err
 
 
+@pytest.mark.slow
 def test_a_bundle_that_is_there_is_refused_before_training_and_replaced_if_asked(zoo, pets, tmp_path):
     out = tmp_path / "model"
     assert zoo("fit", pets, "--out", out, *TINY).code == 0

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[3]
 LINES = """
 import pytest
@@ -39,6 +41,7 @@ def run(folder: Path, *arguments: str, **files: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_each_check_is_a_test_that_passes_fails_or_is_skipped_with_the_reason(tmp_path):
     marks = "wrapped, faulty, only=['pooled', 'seeds', 'mask']"
     code, told = run(tmp_path, test_it=WRAPPED + LINES.format(marks=marks))
@@ -51,6 +54,7 @@ def test_each_check_is_a_test_that_passes_fails_or_is_skipped_with_the_reason(tm
     assert "1 failed, 1 passed, 4 skipped" in told
 
 
+@pytest.mark.slow
 def test_a_wrong_marker_is_one_sentence(tmp_path):
     code, told = run(
         tmp_path,

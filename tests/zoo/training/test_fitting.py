@@ -64,6 +64,7 @@ def test_fine_tuning_changes_every_weight_and_the_running_statistics(model, tabl
     assert still == []
 
 
+@pytest.mark.slow
 def test_features_computed_once_teach_what_the_backbone_would_teach_in_every_epoch(model, table, state, monkeypatch):
     cached, fresh = model(), model()
     first = zoo.fit(cached, table(), **FROZEN)
@@ -88,6 +89,7 @@ def test_fine_tuning_does_not_cache_what_it_changes(model, table):
     assert not history.cached_features
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["feature_extraction", "fine_tuning"])
 def test_one_seed_gives_one_result_and_another_another(model, table, state, same, method):
     def run(seed):
@@ -115,6 +117,7 @@ def test_that_the_global_generators_are_seeded_is_written_down(model, table):
     assert "The global generators of Python, NumPy and torch are seeded" in " ".join(inspect.getdoc(zoo.fit).split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["regression", "several labels", "smoothed and balanced"])
 def test_bfloat16_learns_on_the_cpu_as_well(model, table, kind):
     head, column = {
@@ -222,6 +225,7 @@ def test_patience_stops_after_that_many_epochs_without_a_better_one(model, table
     assert len(history.epochs) == history.best_epoch + 3 < 40
 
 
+@pytest.mark.slow
 def test_a_validation_part_without_any_label_chooses_nothing_and_keeps_the_last_epoch(model, table, state):
     split = ["validation" if n >= 30 else "train" for n in range(40)]
     kinds = [None if n >= 30 else "ab"[n % 2] for n in range(40)]

@@ -61,6 +61,7 @@ def cache(tmp_path, monkeypatch):
 SHORT = {"epochs": 2, "batch_size": 4, "device": "cpu", "workers": 0}
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_bit_equal_weights_and_another_seed_others(photos, model, state):
     runs = []
     for seed in (0, 0, 1):
@@ -72,6 +73,7 @@ def test_the_same_seed_gives_bit_equal_weights_and_another_seed_others(photos, m
     assert any(not torch.equal(runs[0][name], runs[2][name]) for name in runs[0])
 
 
+@pytest.mark.slow
 def test_views_change_what_is_learned_and_no_augmentation_changes_nothing(photos, model, state):
     runs = {}
     for name in (None, "none", "light"):

@@ -95,7 +95,8 @@ def freezing(subject: Subject) -> None:
     freeze_stages(backbone, frozen)
     before = {name: tensor.clone() for name, tensor in backbone.native.state_dict().items()}
     buffers = {name: tensor.clone() for name, tensor in backbone.native.named_buffers()}
-    optimizer = torch.optim.SGD([p for p in backbone.parameters() if p.requires_grad], lr=0.01)
+    # only the sign of a gradient counts: random weights may make it tiny
+    optimizer = torch.optim.Rprop([p for p in backbone.parameters() if p.requires_grad], lr=0.001)
     backbone.train()
     backbone.native.train()
     inputs = subject.examples(batch=4)
