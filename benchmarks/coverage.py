@@ -15,6 +15,7 @@ is kept: start it again to go on.
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import os
 import subprocess
@@ -54,8 +55,16 @@ def names_of(provider: str) -> list[str]:
     return list(model_types())
 
 
+def main_inputs(cls: Any) -> str:
+    """Name what a class takes: its main input, and texts or pictures where it takes both."""
+    taken = inspect.signature(cls.forward).parameters
+    main = cls.main_input_name if isinstance(cls.main_input_name, str) else ", ".join(cls.main_input_name)
+    beside = {"pixel_values": "input_ids", "input_ids": "pixel_values"}.get(main)
+    return f"{main}, {beside}" if beside in taken else main
+
+
 def model_types() -> dict[str, str]:
-    """Give transformers' model types that have a class for features, each with what it takes by its own account."""
+    """Give transformers' model types that have a class for features, each with what it takes if that can be seen."""
     from transformers.models.auto import modeling_auto as auto
 
     found: dict[str, str] = {}
@@ -64,9 +73,9 @@ def model_types() -> dict[str, str]:
             try:
                 cls = mapping._load_attr_from_module(model_type, class_name)
                 cls = cls[0] if isinstance(cls, (list, tuple)) else cls
-                found[model_type] = str(cls.main_input_name)
-            except Exception as error:  # a missing dependency has no common type
-                found[model_type] = f"unknown ({first_line(error)})"
+                found[model_type] = main_inputs(cls)
+            except Exception:  # a missing dependency has no common type
+                found[model_type] = "unknown"
     return dict(sorted(found.items()))
 
 

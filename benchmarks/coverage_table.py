@@ -8,6 +8,9 @@ from typing import Any
 
 Row = dict[str, Any]
 PEERS = {"features_only": "timm `features_only`", "smp": "segmentation-models-pytorch `tu-`"}
+LONG = 160
+FEW = 4
+"""Main inputs of fewer types are counted together."""
 PEERS |= {"TimmBackbone": "transformers `TimmBackbone`", "AutoBackbone": "transformers `AutoBackbone`"}
 
 
@@ -73,9 +76,13 @@ def types(swept: dict[str, Row], peers: dict[str, Row]) -> list[str]:
     lines += ["| main input | types | served whole | AutoBackbone |", "|---|---|---|---|"]
     kinds = Counter(row.get("takes", "died") for row in rows)
     for kind, count in kinds.most_common():
+        if count < FEW:
+            continue
         mine = [row for row in rows if row.get("takes", "died") == kind]
         auto = sum(bool(peers.get(row["name"], {}).get("AutoBackbone", {}).get("ok")) for row in mine)
         lines.append(f"| `{kind}` | {count} | {share(sum(map(served, mine)), count)} | {auto} |")
+    rest = [row for row in rows if kinds[row.get("takes", "died")] < FEW]
+    lines.append(f"| others | {len(rest)} | {share(sum(map(served, rest)), len(rest))} | 0 |")
     have = [answer for row in rows for answer in answers(row) if answer["ok"]]
     modalities = Counter(answer["modality"] for answer in have)
     lines += ["", "Modalities: " + ", ".join(f"{what} {count}" for what, count in modalities.most_common()) + ".", ""]
@@ -103,4 +110,5 @@ def reason(name: str, text: str) -> str:
     text = re.sub(r"^(?:\w+: )+(?=\S)", "", text)
     text = re.sub(r"^\S+(?: is not served|: '[^']*' cannot be served)?: ", "", text)
     text = re.sub(r", use the float model '[^']*'", ", use the float model", text)
-    return text.strip().rstrip(".").replace("|", "/")
+    text = text.strip().rstrip(".").replace("|", "/")
+    return text if len(text) <= LONG else text[:LONG].rpartition(" ")[0] + " …"

@@ -119,7 +119,7 @@ class Plan:
         if config["model_type"] != expected.model_type:
             got = config["model_type"]
             raise ConfigError(f"{who}: its config must be that of a {expected.model_type}, got {got}.")
-        _check_pooling(who, rule, plan.pooling)
+        _check_pooling(who, rule.pooling, plan.pooling)
         return plan
 
 
@@ -170,8 +170,9 @@ def make_plan(reference: Reference, model_type: str, given: Mapping[str, Any]) -
         fields = dict(rule.defaults)
     own = _make(who, config_class, fields)
     options = dict(reference.options)
-    pooling = options.pop("pooling", None) or rule.pooling[0]
-    _check_pooling(who, rule, pooling)
+    there = _poolings(rule, own, given)
+    pooling = options.pop("pooling", None) or there[0]
+    _check_pooling(who, there, pooling)
     if rule.resize == "free" and rule.sequence is None and "img_size" not in _all_names(own, rule):
         _check_uniform(who, "img_size", _value(options.pop("img_size", 1)))  # the pictures' size alone
     fields |= _options(who, options, own, rule, fields)
@@ -232,9 +233,16 @@ def _keys(value: Any) -> Iterator[str]:
             yield from _keys(item)
 
 
-def _check_pooling(who: str, rule: Rule, pooling: object) -> None:
-    if pooling not in rule.pooling:
-        raise ConfigError(f"{who}: pooling must be one of {', '.join(rule.pooling)}, got {pooling!r}.")
+def _poolings(rule: Rule, config: Any, given: Mapping[str, Any]) -> tuple[str, ...]:
+    """Give the poolings that a config leaves; one that was published without a pooler has none of its own."""
+    if given and rule.unpooled and all(getattr(config, key, None) == value for key, value in rule.unpooled.items()):
+        return tuple(name for name in rule.pooling if name != "pooler")
+    return rule.pooling
+
+
+def _check_pooling(who: str, known: tuple[str, ...], pooling: object) -> None:
+    if pooling not in known:
+        raise ConfigError(f"{who}: pooling must be one of {', '.join(known)}, got {pooling!r}.")
 
 
 def _options(

@@ -54,7 +54,8 @@ class Rule:
             every stage, and the library would shrink them for good in a pass where it does not.
         any_length: Whether a clip may have another number of frames than the weights were trained with.
         optional_pooler: Whether its class takes ``add_pooling_layer``.
-        unpooled: Config fields to set when the pooler is not used, so that it is not built.
+        unpooled: Config fields to set when the pooler is not used, so that it is not built; where a published config
+            has them so, there is no pooler.
         defaults: Config fields of a bare type, where the config's own defaults cannot be built.
         forced: Config fields that are always set.
         unused: Paths of parameters that never run in an encoder, where a trial pass does not show it.

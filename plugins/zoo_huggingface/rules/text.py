@@ -95,7 +95,7 @@ _ENCODERS: dict[str, Rule] = {
     "xlm-roberta": _ROBERTA,
     "xlm-roberta-xl": _ROBERTA,
     "xlnet": Rule(sequence=_RELATIVE, pooling=("last", "mean"), blocks="layer"),
-    "xmod": _ROBERTA,
+    "xmod": replace(_ROBERTA, defaults={"default_language": "en_XX"}),
     "yoso": _BERT_ALONE,
 }
 

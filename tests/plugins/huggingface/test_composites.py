@@ -53,6 +53,13 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
         },
         {"vision": "vision_tower", "text": "language_model"},
     ),
+    "paligemma": (
+        {
+            "vision_config": {"model_type": "siglip_vision_model", "vision_use_head": False, **_VISION},
+            "text_config": {"model_type": "gemma", "head_dim": 8, **_TEXT},
+        },
+        {"vision": "vision_tower", "text": "language_model"},
+    ),
     "qwen2_5_vl": (
         {
             "vision_config": {
@@ -131,6 +138,20 @@ def test_the_features_are_those_of_the_whole_models_tower(saved):
     assert vision.spec.architecture == "clip_vision_model"
     last = model.language_model(input_ids=ids, use_cache=False).last_hidden_state[:, -1]
     assert torch.equal(text({"input_ids": ids, "attention_mask": torch.ones_like(ids)}).pooled, last)
+
+
+@torch.no_grad()
+def test_a_tower_that_was_published_without_its_pooler_is_pooled_otherwise(saved):
+    folder, model = saved("paligemma")
+    image = torch.randn(2, 3, 32, 32)
+
+    features = load(folder, "vision")(image, Want(tokens=True))
+
+    tokens = model.vision_tower(image).last_hidden_state
+    assert torch.equal(features.tokens, tokens)
+    assert torch.allclose(features.pooled, tokens.mean(1), atol=1e-6)
+    with pytest.raises(ConfigError, match="pooling must be one of mean, got 'pooler'"):
+        PROVIDER.spec(Reference("hf", str(folder), part="vision", options={"pooling": "pooler"}))
 
 
 @torch.no_grad()
