@@ -107,8 +107,8 @@ def failures(rows: list[Row]) -> list[str]:
 
 def reason(name: str, text: str) -> str:
     """Take the class of the error and the name out of a message; types of one family differ in what to name instead."""
-    text = re.sub(r"^(?:\w+: )+(?=\S)", "", text)
-    text = re.sub(r"^\S+(?: is not served|: '[^']*' cannot be served)?: ", "", text)
+    text = re.sub(r"^(?:(?:RuntimeError|[A-Z][a-z]+Error|UnknownName): )*(?=hf:|timm:|torchvision:)", "", text)
+    text = re.sub(rf"^{re.escape(name)}\S*?(?: is not served|: '[^']*' cannot be served)?: ", "", text)
     text = re.sub(r", use the float model '[^']*'", ", use the float model", text)
     text = text.strip().rstrip(".").replace("|", "/")
     return text if len(text) <= LONG else text[:LONG].rpartition(" ")[0] + " …"

@@ -49,12 +49,21 @@ def test_the_table_counts_and_names_each_failure_with_its_reason(monkeypatch):
         {"sweep": "timm ours", "name": "a", "ours": {"timm:a": good}},
         {"sweep": "timm ours", "name": "b", "ours": {"timm:b": {"ok": False, "reason": "KeyError: b"}}},
         {"sweep": "timm ours", "name": "c", "died": "the worker ended"},
+        *(
+            {
+                "sweep": "timm ours",
+                "name": n,
+                "ours": {f"timm:{n}": {"ok": False, "reason": f"UnknownName: timm:{n} {s}"}},
+            }
+            for n, s in (("d", "is not served: it is old."), ("e", "is not served: it is old."))
+        ),
         {"sweep": "timm peers", "name": "a", "smp": {"ok": False, "reason": "x"}, "features_only": {"ok": True}},
     ]
 
     text = table(rows)
 
-    assert "1 of 3 (33.3%)" in text
-    assert "- `timm:b`: KeyError: b" in text
-    assert "- `c`: the worker ended" in text
+    assert "1 of 5 (20.0%)" in text
+    assert "| KeyError: b | `b` |" in text
+    assert "| the worker ended | `c` |" in text
+    assert "| it is old | `d`, `e` |" in text
     assert "| timm `features_only`: NCHW maps | 1 of 1 (100.0%) |" in text

@@ -235,6 +235,7 @@ def test_a_pass_with_maps_and_one_without_give_the_same_pooled_vector(name):
     assert torch.equal(alone, together)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*PICTURES, *TEXTS, "clip#vision", "clip#text", "siglip#vision", "siglip#text"])
 def test_every_parameter_has_a_stage_runs_and_gets_a_gradient(name):
     backbone = build(name).train()

@@ -99,6 +99,7 @@ def test_embed_is_the_librarys_projected_vector_at_length_1(name, part, saved):
     assert "embed" in backbone.spec.capabilities
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "part"), NAMES)
 def test_every_parameter_left_of_a_tower_gets_a_gradient_from_embed(name, part, saved):
     backbone = load(saved(name)[0], part)
@@ -172,6 +173,7 @@ def test_a_head_that_reads_embed_keeps_the_projection(saved, registry_with):
     assert torch.equal(built(words)["likeness"], F.normalize(call(model, "text", words), dim=-1))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_model_without_heads_gives_pooled_and_embed(saved):
     folder, model = saved("clip")

@@ -72,7 +72,7 @@ def test_a_picture_becomes_the_processors_own_tensor(name, size):
         ("LlavaNextImageProcessor", "patches or several cuts, not one picture"),
         ("Owlv2ImageProcessor", "Owlv2ImageProcessor blurs a picture before it is scaled"),
         ("PerceiverImageProcessor", "PerceiverImageProcessor cuts a picture before it is scaled"),
-        ("Qwen2VLImageProcessor", "patches or several cuts, not one picture"),
+        ("PaddleOCRVLImageProcessor", "patches or several cuts, not one picture"),
         ("Siglip2ImageProcessor", "Siglip2ImageProcessor scales to"),
     ],
 )

@@ -319,6 +319,7 @@ def test_what_is_no_sound_of_one_channel_is_refused(sound, sentence):
         ready("wav2vec2").preprocess(sound)
 
 
+@pytest.mark.slow
 def test_a_folder_without_an_extractor_says_so_when_a_sound_comes(tmp_path):
     backbone = load(folder_of("wav2vec2", tmp_path, transformers.Wav2Vec2FeatureExtractor()))
     (tmp_path / "preprocessor_config.json").unlink()

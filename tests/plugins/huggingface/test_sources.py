@@ -110,6 +110,7 @@ def test_a_path_is_a_safetensors_file_with_native_keys(tmp_path):
     assert torch.equal(backbone(image).pooled, source(image).pooled)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dinov2", "dinov2_with_registers"])
 def test_a_tensor_that_never_runs_may_be_in_a_file_or_not(name, tmp_path):
     fields = "hidden_size=32&num_hidden_layers=1&num_attention_heads=2&image_size=32&patch_size=8"
@@ -193,6 +194,7 @@ def test_transformers_loads_the_saved_files_to_equal_features(name, classifier, 
 EMBED = Want(embed=True)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("family", ["clip", "siglip"])
 def test_each_tower_of_a_dual_model_gives_pooled_and_embed(family, request):
@@ -244,7 +246,7 @@ def test_options_change_the_config_and_the_uniform_names_mean_the_librarys():
         ("hf:vit?name_or_path=x", UnknownName, "no option 'name_or_path'"),
         ("hf:vit?trust_remote_code=true", UnknownName, "no option 'trust_remote_code'"),
         ("hf:vit?attn_implementation=eager", UnknownName, "no option 'attn_implementation'"),
-        ("hf:resnet?img_size=64", UnknownName, "no option 'img_size'"),
+        ("hf:bert?img_size=64", UnknownName, "no option 'img_size'"),
         ("hf:vit?hidden_size=wide", ConfigError, "'hidden_size' expected int, got str"),
         ("hf:vit?img_size=32&image_size=64", ConfigError, "sets 'image_size', which another option sets already"),
         ("hf:vit?in_channels=0", ConfigError, "in_channels must be a whole number, 1 or more, got 0"),
@@ -367,6 +369,7 @@ def test_a_hub_id_in_the_cache_is_pinned_to_its_commit_and_loads(offline, classi
     assert torch.equal(backbone(image).pooled, model.vit(image).last_hidden_state[:, 1:].mean(1))
 
 
+@pytest.mark.slow
 def test_building_leaves_transformers_log_level_as_it_was(caplog):
     before = transformers.utils.logging.get_verbosity()
 

@@ -119,6 +119,7 @@ def test_the_second_build_reads_the_kept_file_and_not_the_package(make, monkeypa
     assert all(torch.equal(tensor, own[key]) for key, tensor in first.native.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["cut", "flipped", "emptied", "foreign", "other keys"])
 def test_a_damaged_file_in_the_cache_is_made_again(make, cache, damage):
     expected = make().native.state_dict()

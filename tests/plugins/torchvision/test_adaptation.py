@@ -79,6 +79,7 @@ def test_random_weights_for_other_channels_are_those_of_a_plain_convolution(prov
 # --- picture sizes
 
 
+@pytest.mark.slow
 def test_position_embeddings_in_a_local_file_are_resampled_too(make, tmp_path):
     state = torchvision.models.vit_b_32().state_dict()
     save_file(state, tmp_path / "model.safetensors")
@@ -120,6 +121,7 @@ def depths(module: nn.Module) -> list[float]:
     return [one.p for one in module.modules() if isinstance(one, StochasticDepth)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "default"),
     [

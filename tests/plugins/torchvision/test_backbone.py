@@ -222,6 +222,7 @@ def test_plain_torchvision_rebuilds_the_module_from_its_native_files(make, name)
     assert torch.equal(again(image), backbone(image).pooled)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "last"), [("resnet18", "s2"), ("fasterrcnn_resnet50_fpn", "s3"), ("ssdlite320_mobilenet_v3_large", "s4")]
 )

@@ -102,6 +102,7 @@ def plain(provider):
     return built
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("name", EACH)
 def test_the_maps_are_what_the_library_s_backbone_computes_inside(plain, name):
@@ -157,6 +158,7 @@ def test_reductions_are_those_of_the_dilated_body(provider, name):
     assert spec.pooled_dim == spec.maps[-1].channels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [one for one in CASES if "fpn" in one or "ssd" in one])
 def test_the_preprocessing_is_the_detector_s_own_transform(provider, name):
     """The library resizes by a factor and cuts to whole pixels, so its shorter side may be a pixel less."""
@@ -206,6 +208,7 @@ def whole_state(name: str, tag: str, serve) -> nn.Module:
     return torchvision.models.get_model(name, weights=tag).eval()
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("name", "tag", "epsilon"),

@@ -208,6 +208,7 @@ print(len(catalog_of("crowd").entries))
 """
 
 
+@pytest.mark.slow
 def test_processes_that_make_a_catalog_at_once_leave_one_whole_file(tmp_path):
     site = tmp_path / "site"
     (site / "zoo_crowd").mkdir(parents=True)

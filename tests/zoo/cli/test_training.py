@@ -66,6 +66,7 @@ def test_fit_in_json_is_the_history_and_the_bundle(zoo, pets, tmp_path):
     assert len(told["epochs"]) == 2
 
 
+@pytest.mark.slow
 def test_two_targets_of_a_table_become_two_heads_and_its_split_is_kept(zoo, pets, tmp_path):
     out = tmp_path / "model"
     argv = ("--target", "kind", "--target", "age", "--image", "image", "--split", "part")
@@ -89,6 +90,7 @@ def test_heads_are_given_by_type_by_name_and_as_json(zoo, pets, tmp_path):
     assert set(told.json["validation"]) == {"kind", "age"}
 
 
+@pytest.mark.slow
 def test_a_setting_of_the_method_and_of_the_run_is_passed_on(zoo, pets, tmp_path):
     told = zoo("fit", pets, "--out", tmp_path / "model", *TINY, "--set", "warmup=0.25", "--seed", "3", "--json").json
 
@@ -96,6 +98,7 @@ def test_a_setting_of_the_method_and_of_the_run_is_passed_on(zoo, pets, tmp_path
     assert told["settings"]["seed"] == 3
 
 
+@pytest.mark.slow
 def test_an_unreadable_picture_is_left_out_or_with_strict_an_error(zoo, pets, tmp_path):
     (pets / "cat" / "bad\n\x1b[31m.png").write_bytes(b"nothing")
 

@@ -84,6 +84,7 @@ def bert():
     return transformers.BertModel(transformers.BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [

@@ -67,6 +67,7 @@ def test_labels_in_another_form_are_refused(tmp_path):
         demo._write_table(tmp_path / "labels.csv", tmp_path / "cells.csv", 0)
 
 
+@pytest.mark.slow
 def test_the_demos_head_is_three_tasks_that_learn_its_table(labels, tmp_path):
     table = demo._write_table(labels, tmp_path / "cells.csv", 0)
     model = zoo.build("timm:test_resnet", demo.heads(), weights=None, seed=0)

@@ -220,6 +220,7 @@ def test_a_sound_text_backbone_passes_every_check(install):
     assert "brings no preprocessing" in found["preprocess"].reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reference", ["timm:test_resnet", "timm:test_vit"])
 def test_our_own_backbones_pass(reference):
     check_backbone(reference)

@@ -108,6 +108,7 @@ def test_a_stage_that_is_frozen_again_rests_although_its_optimizer_has_momentum(
     assert changed(one, snapshots[1], snapshots[3]) == {"heads"}
 
 
+@pytest.mark.slow
 def test_a_later_run_forgets_what_an_earlier_one_froze(gradual, model, table, state):
     one = model()
     zoo.fit(one, table(rows=16), method="feature_extraction", epochs=1, device="cpu")

@@ -51,6 +51,7 @@ def test_a_second_run_computes_nothing(store, draw):
     assert torch.equal(fresh, again)
 
 
+@pytest.mark.slow
 def test_a_second_fit_runs_no_backbone(model, table):
     settings = {"method": "feature_extraction", "epochs": 1, "device": "cpu"}
     first, one = model(), model(hidden=8)  # another head, another seed, another split: the same backbone

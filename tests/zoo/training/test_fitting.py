@@ -191,6 +191,7 @@ def _settings(**changes):
     return fitting.Settings(**{**defaults, **changes})
 
 
+@pytest.mark.slow
 def test_selecting_by_loss_takes_the_epoch_of_least_loss(model, table):
     history = zoo.fit(model(), table(apart=0.4), **{**FROZEN, "epochs": 8, "lr": 0.3}, select="loss")
 
@@ -199,6 +200,7 @@ def test_selecting_by_loss_takes_the_epoch_of_least_loss(model, table):
     assert history.select == "loss"
 
 
+@pytest.mark.slow
 def test_an_error_is_better_the_smaller_it_is(model, table):
     one = model({"type": "regression", "name": "y", "norm": True})
     data = table(y=("number", [n % 2 + n / 100 for n in range(40)]))
@@ -209,6 +211,7 @@ def test_an_error_is_better_the_smaller_it_is(model, table):
     assert history.best_epoch == errors.index(min(errors)) + 1
 
 
+@pytest.mark.slow
 def test_one_task_is_chosen_by_its_own_metric_and_several_by_the_loss(model, table):
     two = [{"type": "classifier", "name": n, "classes": ["a", "b"]} for n in ("kind", "sort")]
     kinds = ("text", ["ab"[n % 2] for n in range(16)])
@@ -219,6 +222,7 @@ def test_one_task_is_chosen_by_its_own_metric_and_several_by_the_loss(model, tab
     assert (one.select, both.select) == ("kind/balanced_accuracy", "loss")
 
 
+@pytest.mark.slow
 def test_patience_stops_after_that_many_epochs_without_a_better_one(model, table):
     history = zoo.fit(model(), table(), **{**FROZEN, "epochs": 40, "lr": 0.3}, patience=3, select="kind/accuracy")
 
@@ -241,6 +245,7 @@ def test_a_validation_part_without_any_label_chooses_nothing_and_keeps_the_last_
         torch.testing.assert_close(value, alone.state_dict()[key])
 
 
+@pytest.mark.slow
 def test_a_metric_that_is_not_a_number_is_never_the_best(model, table, monkeypatch):
     from zoo.training import engine
 
@@ -275,6 +280,7 @@ def test_a_split_is_drawn_where_the_data_gives_none(model, table):
     assert history.test is None
 
 
+@pytest.mark.slow
 def test_test_rows_teach_nothing(model, table, state, same):
     split = ["test" if n >= 30 else "train" for n in range(40)]
     kinds = ["ab"[n % 2] for n in range(40)]
@@ -310,6 +316,7 @@ def test_rows_without_a_label_teach_nothing(model, table, state, same):
         torch.testing.assert_close(value, other.state_dict()[key], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_partial_labels_of_several_tasks_are_all_used(model, table):
     heads = {
         "type": "multi_task",
@@ -513,6 +520,7 @@ def test_the_classes_and_the_epochs_are_told_in_the_log(model, table, caplog):
     assert caplog.text.count("train loss") == 3
 
 
+@pytest.mark.slow
 def test_a_progress_bar_is_shown_if_it_is_asked_for(model, table, capfd):
     zoo.fit(model(), table(rows=16), **{**FROZEN, "epochs": 1})
     silent = capfd.readouterr()

@@ -135,6 +135,7 @@ def test_a_frozen_backbone_runs_on_the_views_of_each_epoch_instead_of_kept_featu
     assert all(torch.equal(state(one)[name], before[name]) for name in frozen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augmentation", [None, "none", Augmentation()], ids=str)
 def test_without_an_augmentation_features_are_kept_as_before(photos, model, augmentation):
     history = zoo.fit(model(), photos(), method="feature_extraction", augmentation=augmentation, **SHORT)
@@ -143,6 +144,7 @@ def test_without_an_augmentation_features_are_kept_as_before(photos, model, augm
     assert history.settings["augmentation"] is None
 
 
+@pytest.mark.slow
 def test_the_history_and_the_bundle_say_how_pictures_were_varied(photos, model, tmp_path):
     one = model()
     history = zoo.fit(one, photos(), augmentation=Augmentation(flip=0.5, erasing=0.25), **SHORT)
