@@ -188,10 +188,11 @@ def _step_inside(
     fields = COMPOSITES.get(model_type, {})
     if part is None or part not in fields or part in PARTS.get(model_type, {}):
         return model_type, part, given
-    inner = given.get(fields[part]) or {}
-    if not given:
-        inner = _defaults(model_type, fields[part])
-    name = inner.get("model_type") or CONFIG_MAPPING[model_type].sub_configs[fields[part]].model_type
+    inner = given.get(fields[part]) or _defaults(model_type, fields[part])
+    if not isinstance(inner, Mapping):
+        raise ConfigError(f"{who}: {fields[part]} in its config must be an object, got {inner!r}.")
+    name = inner.get("model_type") or getattr(CONFIG_MAPPING[model_type].sub_configs[fields[part]], "model_type", "")
+    name = name or _defaults(model_type, fields[part]).get("model_type")
     if not name:
         raise ConfigError(f"{who}: the config names no model type for its part {part!r}.")
     return known_type(who, str(name)), None, inner

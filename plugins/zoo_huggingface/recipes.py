@@ -287,6 +287,8 @@ def _budget(processor: Any, fields: Fields) -> Fields:
     if not processor.do_resize:
         return {"resize": None, "size": (factor, factor), "crop": "none"}
     size = _sides(processor.size)
+    if set(size) != {"shortest_edge", "longest_edge"}:
+        raise Unsayable(f"{type(processor).__name__} scales to {size}.")
     budget = (size["shortest_edge"], size["longest_edge"])
     if type(processor).__name__.removesuffix("Pil") in _BY_FRAMES:  # a picture counts as the frames of a patch
         frames = processor.temporal_patch_size
