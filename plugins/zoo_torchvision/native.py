@@ -86,7 +86,8 @@ def create(who: str, anatomy: Anatomy, construction: Mapping[str, Any], *, meta:
 
 def _whole(anatomy: Anatomy, architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
     body: dict[str, None] = {"weights_backbone": None} if anatomy.inside else {}
-    whole: nn.Module = torchvision.models.get_model(architecture, weights=None, **body, **arguments)
+    last: dict[str, int] = {"num_classes": 1} if anatomy.classifier else {}  # that layer is taken away
+    whole: nn.Module = torchvision.models.get_model(architecture, weights=None, **{**body, **last, **arguments})
     return whole
 
 

@@ -70,7 +70,7 @@ def test_random_weights_for_other_channels_are_those_of_a_plain_convolution(prov
     torch.manual_seed(0)
     backbone = provider.build(spec, weights=None)
     torch.manual_seed(0)
-    torchvision.models.resnet18()
+    torchvision.models.resnet18(num_classes=1)
     plain = nn.Conv2d(4, 64, 7, 2, 3, bias=False)
 
     assert torch.equal(backbone.native.conv1.weight, plain.weight)
