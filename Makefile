@@ -38,6 +38,7 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/build.py
 	$(BIN)/python benchmarks/forward.py
+	$(BIN)/python benchmarks/graphs.py
 
 # Every architecture of the three libraries, ours and the peers': hours; it goes on where it stopped.
 coverage: $(VENV)/.bench
