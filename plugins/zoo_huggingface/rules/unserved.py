@@ -18,7 +18,7 @@ UNSERVED: dict[str, str] = {
             *("deepseek_ocr2", "ernie4_5_vl_moe", "evolla", "idefics", "kosmos-2.5", "paddleocr_vl"),
             *("phi4_multimodal", "step3p7", "unlimited_ocr"),
         ),
-        "it is made of several models, none of which transformers has apart",
+        "it is made of several models, none of which AutoModel names",
     ),
     **dict.fromkeys(
         ("chameleon", "glm_image_vqmodel"), "it turns pictures into codes for a language model, and not into features"
