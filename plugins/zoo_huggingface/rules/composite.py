@@ -22,7 +22,15 @@ COMPOSITES: dict[str, dict[str, str]] = {
             *("glm4v_moe", "glm5_next", "glm_image", "glm_ocr", "glmga", "got_ocr2", "granite_docling"),
             *("hunyuan_vl", "hyperclovax_vision_v2", "idefics3", "inkling2", "instructblip", "instructblipvideo"),
             *("internvl", "janus", "kimi_k25", "lfm2_vl", "lfm3_vl", "lighton_ocr", "llava", "llava_next"),
-            *("llava_next_video", "llava_onevision", "minicpm_ocr", "minicpmv4_7", "mistral3", "mistral_large4"),
+            *(
+                "llava_next_video",
+                "llava_onevision",
+                "minicpm_ocr",
+                "minicpmv4_7",
+                "minimax_m3_vl",
+                "mistral3",
+                "mistral_large4",
+            ),
             *("muse_glimmer", "ovis2", "paligemma", "perception_lm", "qianfan_ocr", "qwen2_5_vl", "qwen2_vl"),
             *("qwen3_5", "qwen3_5_moe", "qwen3_vl", "qwen3_vl_moe", "qwen4_exp", "smolvlm", "video_llama_3"),
             *("video_llava", "vipllava"),
@@ -31,7 +39,16 @@ COMPOSITES: dict[str, dict[str, str]] = {
     ),
     **dict.fromkeys(
         (
-            *("diffusion_gemma", "edgetam", "edgetam_video", "git", "granite4_vision", "kosmos-2", "modernvbert"),
+            *(
+                "diffusion_gemma",
+                "ernie4_5_vl_moe",
+                "edgetam",
+                "edgetam_video",
+                "git",
+                "granite4_vision",
+                "kosmos-2",
+                "modernvbert",
+            ),
             *("qwen2_5_omni_thinker", "qwen3_omni_moe_thinker", "sam", "sam2", "sam2_video", "sam3", "sam3_lite_text"),
             *("sam3_tracker", "sam3_tracker_video", "sam_hq", "siglip2", "t5gemma2_encoder", "ultravbert"),
             "videoprism",
@@ -41,7 +58,7 @@ COMPOSITES: dict[str, dict[str, str]] = {
     **dict.fromkeys(
         (
             *("dots3_note", "embedding_gemma2", "florence2", "fuyu", "gemma4_unified", "granite_speech"),
-            *("granite_speech_plus", "idefics2", "inkling_mm_model", "minicpmv4_6", "minimax_m3_vl", "molmo2"),
+            *("granite_speech_plus", "idefics2", "inkling_mm_model", "minicpmv4_6", "molmo2"),
             *("nemo_speechlm", "vibevoice", "vibevoice_asr"),
         ),
         _parts("text"),

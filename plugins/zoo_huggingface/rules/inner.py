@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from zoo_huggingface.rules.packed import QWEN_RULE, WINDOWED_RULE
+from zoo_huggingface.rules.packing import Packing
 from zoo_huggingface.rules.rule import Rule
 
 __all__ = ["INNER"]
@@ -20,6 +21,12 @@ INNER: dict[str, Rule] = {
     "blip_2_vision_model": replace(_CLIP, model="Blip2VisionModel"),
     "blip_vision_model": replace(_CLIP, model="BlipVisionModel"),
     "clipseg_vision_model": replace(_CLIP, model="CLIPSegVisionModel"),
+    "ernie4_5_vl_moe_vision": replace(
+        QWEN_RULE,
+        packing=Packing(values="cuv"),
+        pooling=("mean",),
+        model="Ernie4_5_VLMoeVisionTransformerPretrainedModel",
+    ),
     "flava_image_model": replace(_CLIP, blocks="encoder.layer", model="FlavaImageModel"),
     "git_vision_model": replace(_INSIDE, pooling=("mean", "cls"), model="GitVisionModel"),
     "got_ocr2_vision": Rule(
@@ -30,6 +37,13 @@ INNER: dict[str, Rule] = {
     "janus_vision_model": replace(_CLIP, model="JanusVisionModel"),
     "kosmos_2_vision_model": replace(_CLIP, blocks="model.encoder.layers", model="Kosmos2VisionModel"),
     "metaclip_2_vision_model": replace(_CLIP, model="MetaClip2VisionModel"),
+    "minimax_m3_vl_vision": replace(
+        QWEN_RULE,
+        packing=Packing(argument="pixel_values"),
+        pooling=("mean",),
+        blocks="layers",
+        model="MiniMaxM3VLVisionModel",
+    ),
     "ovis2_vision": Rule(takes="picture", resize="fixed", model="Ovis2VisionModel"),
     "owlv2_vision_model": replace(_INSIDE, model="Owlv2VisionModel"),
     "owlvit_vision_model": replace(_INSIDE, model="OwlViTVisionModel"),

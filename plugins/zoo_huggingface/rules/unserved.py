@@ -15,7 +15,7 @@ UNSERVED: dict[str, str] = {
     ),
     **dict.fromkeys(
         (
-            *("deepseek_ocr2", "ernie4_5_vl_moe", "evolla", "idefics", "kosmos-2.5", "paddleocr_vl"),
+            *("deepseek_ocr2", "evolla", "idefics", "kosmos-2.5", "paddleocr_vl"),
             *("phi4_multimodal", "step3p7", "unlimited_ocr"),
         ),
         "it is made of several models, none of which AutoModel names",

@@ -64,6 +64,10 @@ CASES = {
     "cosmos3_edge_vision": Case(
         {**_VIT, "num_patches": 16}, "Cosmos3EdgeImageProcessor", {**_PATCH, "temporal_patch_size": 1}, _VALUES
     ),
+    "ernie4_5_vl_moe_vision": Case(
+        {key: value for key, value in _QWEN.items() if key != "out_hidden_size"}, "Ernie4_5_VLMoeImageProcessor",
+        {"patch_size": 8, "merge_size": 2},
+    ),
     "exaone4_5_vision": Case({**_WINDOWS, "num_key_value_heads": 1}, settings=_PATCH, window="all"),
     "glm4v_moe_vision": Case(_GLM, **_GLM_OF),
     "glm4v_vision": Case(_GLM, **_GLM_OF),
@@ -82,6 +86,7 @@ CASES = {
         {"patch_size": 8, "merge_size": 2}, _VALUES,
     ),
     "lfm3_vl_vision": Case({**_VIT, "num_key_value_heads": 1}, settings=_PATCH, names=_VALUES),
+    "minimax_m3_vl_vision": Case(_VIT, "MiniMaxM3VLImageProcessor", _PATCH, _VALUES),
     "muse_glimmer_vision": Case(_MUSE, "MuseGlimmerImageProcessor", _PATCH, _VALUES, merged=2, window="blocks"),
     "muse_spark_vision": Case(_MUSE, "MuseGlimmerImageProcessor", _PATCH, _VALUES, merged=2, window="blocks"),
     "qwen2_5_omni_vision_encoder": Case(_WINDOWS, settings=_PATCH, window="all"),
