@@ -235,7 +235,8 @@ def equal_values(reference: str, most: float) -> dict[str, Any]:
         if hasattr(native, "get_classifier"):
             pooled = native.forward_head(final, pre_logits=True)
         else:  # timm's encoders without a head of their own
-            pooled = final.mean(1) if final.ndim == 3 else final.mean((2, 3))
+            space = (1, 2) if getattr(native, "output_fmt", "NCHW") == "NHWC" else (2, 3)
+            pooled = final.mean(1) if final.ndim == 3 else final.mean(space)
         maps = native.forward_intermediates(image, output_fmt="NCHW", intermediates_only=True)
     for name, buffer in native.named_buffers():
         if not torch.equal(buffer, backbone.native.get_buffer(name)):

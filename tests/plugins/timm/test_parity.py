@@ -270,3 +270,22 @@ def test_a_file_with_the_classifier_in_it_is_poured_in_without_it(tmp_path, name
     image = example_inputs(ours.spec)["image"]
 
     assert torch.equal(ours(image).pooled, library.forward_head(library.forward_features(image), pre_logits=True))
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_an_encoder_that_gives_rows_and_columns_before_channels_is_pooled_over_them():
+    provider = TimmProvider()
+    spec = provider.spec(Reference.parse("timm:qwen3_vit_88m_enc"))
+    backbone = provider.build(spec, weights=None).eval()
+    library = timm.create_model("qwen3_vit_88m_enc", global_pool="avg", num_classes=0).eval()
+    library.load_state_dict(backbone.native.state_dict(), strict=False)
+    if getattr(library, "merger", None) is not None:
+        library.merger = None  # timm's own pass then pools
+    image = torch.randn(2, 3, 64, 96)
+
+    pooled = backbone(image).pooled
+
+    assert spec.pooled_dim == 768
+    assert pooled.shape == (2, 768)
+    assert torch.equal(pooled, library(image))
