@@ -64,7 +64,7 @@ def breaks(run: Callable[[torch.Tensor], Any], image: torch.Tensor) -> int:
 
 
 def ask(reference: str) -> tuple[int, int]:
-    """Count the breaks of zoo's pass and of the native module's."""
+    """Count the breaks of zoo's pass and, if it has any, of the native module's."""
     found = zoo.resolve(reference).reference
     provider = registry().provider(found.provider)
     spec = provider.spec(found)
@@ -73,8 +73,10 @@ def ask(reference: str) -> tuple[int, int]:
         (entry, *_) = spec.inputs
         frames = (entry.length or 8,) if entry.kind == "video" else ()
         image = torch.zeros(1, entry.channels or 3, *frames, *(entry.size or (224, 224)))
-        native = breaks(native_of(backbone, found.provider), image)
         ours = breaks(lambda batch: backbone(batch).pooled, image)
+        if not ours:
+            return 0, 0
+        native = breaks(native_of(backbone, found.provider), image)
     return ours, native
 
 
