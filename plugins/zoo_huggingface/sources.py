@@ -128,7 +128,10 @@ class Source:
         """
         whole, index = _WEIGHTS
         if (path := self.file(whole)) is None:
-            return list((self.json(index) or {}).get("weight_map", {}))
+            names = (self.json(index) or {}).get("weight_map")
+            if not isinstance(names, dict):
+                raise WeightsError(f"The file {index} of {self.name} must have a weight_map, an object, got {names!r}.")
+            return list(names)
         try:
             with safe_open(path, "pt") as file:
                 return list(file.keys())

@@ -278,3 +278,16 @@ def test_with_other_channels_each_has_the_mean_of_the_statistics(recipe, channel
     assert changed.mean == pytest.approx((sum(recipe.mean) / recipe.channels,) * channels)
     assert changed.std == pytest.approx((sum(recipe.std) / recipe.channels,) * channels)
     assert changed.channels == channels
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"crop": "center"}, "needs crop='none'"),
+        ({"resize": (7840, 784)}, "takes the least number of pixels before the largest"),
+        ({"resize": (784,)}, "needs two numbers in resize"),
+    ],
+)
+def test_a_budget_of_pixels_has_a_least_and_a_largest_and_is_not_cropped(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        Preprocessing(**{"size": (28, 28), "resize": (784, 7840), "fit": "budget", "crop": "none", **fields})

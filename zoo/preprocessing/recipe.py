@@ -111,6 +111,10 @@ class Preprocessing:
                 self.fit.startswith("budget") and self.crop != "none",
                 f"fit {self.fit!r} gives pictures of several sizes and needs crop='none', got {self.crop!r}",
             ),
+            (
+                self.fit.startswith("budget") and numbers == 2 and sorted(self.resize or ()) != list(self.resize or ()),
+                f"fit {self.fit!r} takes the least number of pixels before the largest, got {self.resize}",
+            ),
             (self.multiple < 1, f"multiple must be 1 or more pixels, got {self.multiple}"),
             (self.multiple == 1 and self.snap != "down", "snap 'up' needs a multiple of 2 or more"),
             (dark, f"fill must be one level of 0 to 255, or one a channel, got {self.fill}"),

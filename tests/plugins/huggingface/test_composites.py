@@ -279,3 +279,18 @@ def test_each_part_is_a_field_of_the_types_config(name):
 
     assert set(COMPOSITES[name].values()) <= set(fields)
     assert not set(COMPOSITES[name]) & set(PARTS.get(name, {}))
+
+
+def test_weights_that_are_cut_short_or_listed_wrongly_are_one_sentence(saved, tmp_path):
+    own = shutil.copytree(saved("llava")[0], tmp_path / "own")
+    weights, index = own / "model.safetensors", own / "model.safetensors.index.json"
+    whole = weights.read_bytes()
+    for content in (whole[: len(whole) // 2], b""):
+        weights.write_bytes(content)
+        with pytest.raises(WeightsError, match=r"cannot be (read|loaded)"):
+            load(own, "vision")
+    weights.unlink()
+    for content, message in (("{}", "must have a weight_map"), ('{"weight_map": 3}', "got 3"), ("[", "is not JSON")):
+        index.write_text(content)
+        with pytest.raises(zoo.ZooError, match=message):
+            load(own, "vision")
