@@ -14,6 +14,7 @@ import torch
 
 from zoo.catalog import list_backbones, resolve
 from zoo.contracts.backbone import Backbone, check_want
+from zoo.contracts.drawing import draw_once
 from zoo.contracts.head import HeadContext, Needs
 from zoo.contracts.weights import fit_weights, read_weights
 from zoo.errors import CapabilityError, ConfigError
@@ -208,7 +209,9 @@ def assemble(
         if entry.backbone.provider == WRAPPED:
             backbones[stream] = _own_module(stream, entry.backbone, weights, wrapped or {})
         else:
-            backbones[stream] = registry().provider(entry.backbone.provider).build(entry.backbone, weights=weights)
+            provider = registry().provider(entry.backbone.provider)
+            with draw_once() if weights is None else nullcontext():
+                backbones[stream] = provider.build(entry.backbone, weights=weights)
     return Model(spec, backbones, heads, wants).eval()
 
 
