@@ -22,7 +22,7 @@ from zoo_huggingface.reading.recording import record
 from zoo_huggingface.shadowing import Shadow
 from zoo_huggingface.sources import first_line
 from zoo_huggingface.stages import Tap, choose_taps, find_blocks, shape_of, stage_map
-from zoo_huggingface.tracing import Trace, trace, used_by
+from zoo_huggingface.tracing import LARGEST, Trace, trace, used_by
 
 __all__ = ["Anatomy", "Idle", "Trial", "dissect", "recorded"]
 
@@ -32,8 +32,6 @@ _STRIDE = 64
 """What the sides of a free trial picture are multiples of, in pixels: then no stride of a pyramid leaves a rest."""
 
 _POOLER = ("pooler", "eos", "merged")
-_LARGEST = 1_000_000_000
-"""Parameters of a module that is still tried with real numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +183,7 @@ def _somewhere(who: str, plan: Plan, run: Callable[[str, torch.device], T]) -> T
     """
     reason = ""
     for device, inner in (("meta", "meta"), ("meta", "cpu"), ("cpu", "cpu")):
-        if device == "cpu" and (count := _parameters(who, plan)) > _LARGEST:
+        if device == "cpu" and (count := _parameters(who, plan)) > LARGEST:
             reason = f"without numbers it says: {reason} With them it is too large, {count / 1e9:.1f} G parameters."
             break
         try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -39,7 +40,7 @@ class HuggingFaceBackbone(Backbone):
         plan: How it was built and is pooled.
         takes: Name of the maker of its arguments.
         anatomy: Where its stages end, and what is not there.
-        companion: Its tokenizer or feature extractor; None for pictures and clips.
+        companion: Its tokenizer, feature extractor or image processor; None where the spec has a recipe.
     """
 
     def __init__(
@@ -77,20 +78,26 @@ class HuggingFaceBackbone(Backbone):
         self._whole = self._whole and not idle.gone
         return bool(idle.gone or idle.resting)
 
-    def preprocess(self, sample: Any) -> Tensor | dict[str, Tensor]:
-        """Turn a picture, a text or a sound into what the backbone takes, as the weights were trained.
+    def preprocessor(self) -> Callable[[Any], Tensor | dict[str, Tensor]]:
+        """Give the function from a picture, a text or a sound to what the backbone takes, as the weights were trained.
 
+        A picture becomes what the recipe in the spec says, or what the image processor gives that the backbone brings.
         A text is a str, or a tuple of two for a pair, cut to the greatest length. A sound is a float array of one
         channel, or a tuple of it and its rate in hertz, which is checked. A list of texts or of sounds gives a batch,
         the shorter ones filled up and masked.
 
         Raises:
-            ConfigError: If the backbone brings no tokenizer or feature extractor; the message has the reason.
-            DataError: If the sample cannot be used.
+            ConfigError: If a picture backbone brings no image processor. The function raises it if there is no
+                tokenizer or feature extractor; the message has the reason.
         """
-        if self._companion is None:
-            return super().preprocess(sample)
-        return self._companion(sample, self.spec, self._reader.plan)
+        companion = self._companion
+        if companion is None:
+            return super().preprocessor()
+        if companion.pictures is not None:
+            return companion.pictures
+        if self.spec.modality in ("image", "video"):
+            raise ConfigError(companion.reason)
+        return partial(companion, spec=self.spec, plan=self._reader.plan)
 
     def set_grad_checkpointing(self, enable: bool = True) -> bool:
         """Turn transformers' own checkpointing on; families without it stay as they are."""
@@ -123,10 +130,11 @@ class HuggingFaceBackbone(Backbone):
         return files | brought
 
     def take_files(self, files: Mapping[str, bytes]) -> None:
-        """Take back a tokenizer or a feature extractor.
+        """Take back a tokenizer, a feature extractor or an image processor.
 
         Raises:
             ConfigError: If its files are damaged, or name code.
         """
         if self._companion is not None:
-            self._companion = from_files(self.spec, self._reader.plan, files) or self._companion
+            made = from_files(self.spec, self._reader.plan, files, self._companion.size)
+            self._companion = made or self._companion

@@ -1,7 +1,8 @@
-"""What turns a sample into a backbone's input and travels with it: a tokenizer, or a feature extractor of sounds.
+"""What turns a sample into a backbone's input and travels with it: tokenizer, feature extractor or image processor.
 
-A source's own is read when its weights are; a bare type has no tokenizer, and the default extractor of its type. Where
-there is none, the reason is kept, and said when a sample comes.
+An image processor is there where no recipe in the spec says what it does. A source's own is read when its weights are;
+a bare type has no tokenizer, and the default extractor or image processor of its type. Where there is none, the reason
+is kept, and said when a sample comes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from zoo.errors import ConfigError, WeightsError
 from zoo.spec import BackboneSpec
+from zoo_huggingface.pictures import PROCESSOR_FILE, Pictures, found_processor, without_processor
 from zoo_huggingface.plans import Plan
 from zoo_huggingface.rules.sequence import Sequence
 from zoo_huggingface.sounds import EXTRACTOR_FILE, Sounds, nested_extractor, without_extractor
@@ -26,19 +28,23 @@ __all__ = ["Companion", "from_files", "from_source"]
 
 @dataclass(slots=True)
 class Companion:
-    """A tokenizer or a feature extractor, or the reason why there is none.
+    """A tokenizer, a feature extractor or an image processor, or the reason why there is none.
 
     Args:
         texts: The tokenizer, for a text backbone.
         sounds: The feature extractor, for one of sounds.
-        reason: Why there is neither.
+        pictures: The image processor, for one of pictures.
+        reason: Why there is none of them.
+        size: Height and width that pictures must have, in pixels; None for those of the processor.
     """
 
     texts: Texts | None = None
     sounds: Sounds | None = None
+    pictures: Pictures | None = None
     reason: str = ""
+    size: tuple[int, int] | None = None
 
-    def __call__(self, sample: Any, spec: BackboneSpec, plan: Plan) -> dict[str, Tensor]:
+    def __call__(self, sample: Any, spec: BackboneSpec, plan: Plan) -> Tensor | dict[str, Tensor]:
         """Turn a sample, or a list of samples, into what the backbone takes.
 
         Raises:
@@ -50,15 +56,19 @@ class Companion:
             return self.texts(sample, spec.inputs, padded=sequence.padded)
         if self.sounds is not None:
             return self.sounds(sample, spec.inputs, sequence)
+        if self.pictures is not None:
+            return self.pictures(sample)
         raise ConfigError(self.reason)
 
     def files(self) -> dict[str, bytes]:
         """Give the files that make it again."""
-        held = self.texts or self.sounds
+        held = self.texts or self.sounds or self.pictures
         return {} if held is None else held.files()
 
 
-def from_source(spec: BackboneSpec, plan: Plan, source: Source, *, read: bool) -> Companion:
+def from_source(
+    spec: BackboneSpec, plan: Plan, source: Source, *, read: bool, size: tuple[int, int] | None = None
+) -> Companion:
     """Find what a source brings.
 
     Args:
@@ -66,39 +76,72 @@ def from_source(spec: BackboneSpec, plan: Plan, source: Source, *, read: bool) -
         plan: Which module it is.
         source: Where it comes from.
         read: Whether the source may be read; a spec from a stranger's bundle may name any place.
+        size: Height and width that pictures must have, in pixels; None for those of the processor.
 
     Raises:
         ConfigError: If its files are damaged, or name code.
     """
     who, sounds = spec.reference, spec.modality == "audio"
+    if spec.modality == "video":
+        return Companion(reason=f"{who}: no recipe says what its image processor does; give it clips that are ready.")
+    if spec.modality == "image":
+        return _pictures(spec, plan, source, read=read, size=size)
     if source.kind == "type":
         return _default(who, plan) if sounds else Companion(
             reason=f"{who}: a model type alone has no tokenizer; name a hub id or a folder that brings one, or give it "
             "token ids."
         )  # fmt: skip
     if not read:
-        what = "feature extractor" if sounds else "tokenizer"
-        return Companion(
-            reason=f"{who}: built with weights=None, it has not read the {what} of {source.name}; build it with "
-            "weights='pretrained', or give its files to take_files."
-        )
+        return Companion(reason=_unread(who, "feature extractor" if sounds else "tokenizer", source))
     try:
         return _extractor(who, plan, source) if sounds else _tokenizer(who, plan, source)
     except WeightsError as error:
         return Companion(reason=str(error))
 
 
-def from_files(spec: BackboneSpec, plan: Plan, files: Mapping[str, bytes]) -> Companion | None:
+def _unread(who: str, what: str, source: Source) -> str:
+    return (
+        f"{who}: built with weights=None, it has not read the {what} of {source.name}; build it with "
+        "weights='pretrained', or give its files to take_files."
+    )
+
+
+def from_files(
+    spec: BackboneSpec, plan: Plan, files: Mapping[str, bytes], size: tuple[int, int] | None = None
+) -> Companion | None:
     """Make it from the files of a bundle; None if they hold none.
+
+    Args:
+        spec: The backbone's spec.
+        plan: Which module it is.
+        files: File name to content.
+        size: Height and width that pictures must have, in pixels; None for those of the processor.
 
     Raises:
         ConfigError: If they are damaged, or name code.
     """
     if spec.modality == "audio" and EXTRACTOR_FILE in files:
         return Companion(sounds=Sounds.read(spec.reference, plan.model_type, files[EXTRACTOR_FILE]))
+    if spec.modality == "image" and PROCESSOR_FILE in files:
+        made = Pictures.read(spec.reference, plan.model_type, files[PROCESSOR_FILE], spec.inputs[0], size)
+        return Companion(pictures=made, size=size)
     if spec.modality == "text" and TOKENIZER_FILES[0] in files:
         return Companion(texts=Texts(spec.reference, plan.model_type, files))
     return None
+
+
+def _pictures(spec: BackboneSpec, plan: Plan, source: Source, *, read: bool, size: tuple[int, int] | None) -> Companion:
+    """Make the image processor that a source brings, or the default one of a bare type."""
+    who = spec.reference
+    if source.kind != "type" and not read:
+        return Companion(reason=_unread(who, "image processor", source), size=size)
+    try:
+        found = found_processor(source)
+        if found is None and source.kind != "type":
+            return Companion(reason=without_processor(who, source.name), size=size)
+        return Companion(pictures=Pictures(who, plan.model_type, found or {}, spec.inputs[0], size), size=size)
+    except (ConfigError, WeightsError) as error:
+        return Companion(reason=str(error), size=size)
 
 
 def _tokenizer(who: str, plan: Plan, source: Source) -> Companion:

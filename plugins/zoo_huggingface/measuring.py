@@ -18,7 +18,7 @@ from zoo_huggingface.anatomy import Trial, dissect
 from zoo_huggingface.cutting import under
 from zoo_huggingface.natives import class_of
 from zoo_huggingface.plans import Plan
-from zoo_huggingface.processors import DEFAULT_SIZE, read_preprocessing
+from zoo_huggingface.processors import DEFAULT_SIZE, default_preprocessing, read_preprocessing, usual_size
 from zoo_huggingface.reading import pair, size_of
 from zoo_huggingface.reading.sequence import sequence_inputs
 from zoo_huggingface.rules import Rule
@@ -26,7 +26,7 @@ from zoo_huggingface.rules.sequence import Sequence
 from zoo_huggingface.sources import Source
 from zoo_huggingface.stages import Tap
 
-__all__ = ["measure", "takes_of"]
+__all__ = ["measure", "needed_size", "takes_of"]
 
 log = logging.getLogger("zoo")
 
@@ -111,16 +111,22 @@ def _inputs(
     if takes == "sequence":
         return sequence_inputs(str(reference), plan.rule.sequence or Sequence(), config), None
     rule, channels = plan.rule, channels_of(config)
-    own = size_of(config) or _asked_size(reference) or rule.size
-    asked = bool({"img_size", "image_size"} & set(reference.options))
-    needed = own if asked or rule.resize != "free" else None
+    own = _own_size(reference, rule, config)
+    needed = needed_size(reference, rule, config)
     divisor = divisor_of(rule, config)
-    if asked and own is not None:
+    if _asks(reference) and own is not None:
         _check_size(str(reference), own, divisor, _least(rule, config))
-    preprocessing = read_preprocessing(
-        str(reference), source, plan.model_type, channels=channels, size=needed if source.kind != "type" else own
-    )
-    size = preprocessing.size if preprocessing is not None else own or DEFAULT_SIZE
+    bare = source.kind == "type"
+    if bare and own is None and rule.resize == "fixed":  # a default config need not take what its processor makes
+        preprocessing: Preprocessing | None = default_preprocessing(channels, DEFAULT_SIZE)
+    else:
+        preprocessing = read_preprocessing(
+            str(reference), source, plan.model_type, channels=channels, size=own if bare else needed
+        )
+    if preprocessing is not None:
+        size = preprocessing.size
+    else:
+        size = own or usual_size(source, plan.model_type) or DEFAULT_SIZE
     if any(side % divisor for side in size):
         size = (max(1, size[0] // divisor) * divisor, max(1, size[1] // divisor) * divisor)
         preprocessing = None if preprocessing is None else read_preprocessing(
@@ -140,6 +146,19 @@ def _inputs(
         fixed_length=video and not rule.any_length,
     )
     return (main,), preprocessing
+
+
+def needed_size(reference: Reference, rule: Rule, config: Any) -> tuple[int, int] | None:
+    """Give the height and width that pictures must have, in pixels; None where those of the processor will do."""
+    return _own_size(reference, rule, config) if _asks(reference) or rule.resize != "free" else None
+
+
+def _own_size(reference: Reference, rule: Rule, config: Any) -> tuple[int, int] | None:
+    return size_of(config) or _asked_size(reference) or rule.size
+
+
+def _asks(reference: Reference) -> bool:
+    return bool({"img_size", "image_size"} & set(reference.options))
 
 
 def _asked_size(reference: Reference) -> tuple[int, int] | None:
@@ -170,6 +189,11 @@ def channels_of(config: Any) -> int:
     """Give the number of channels that a config says; 3 where it says none."""
     values = (getattr(config, name, None) for name in ("num_channels", "in_channels"))
     return next((value for value in values if isinstance(value, int)), 3)
+
+
+def _takes_channels(plan: Plan, config: Any) -> bool:
+    own = plan.view(config)
+    return hasattr(own, "num_channels") or (plan.rule.packing is None and hasattr(own, "in_channels"))
 
 
 def divisor_of(rule: Rule, config: Any) -> int:
@@ -224,7 +248,7 @@ def _capabilities(
         "tokens": found.features.tokens is not None,
         "mask": any(entry.kind == "mask" for entry in inputs),
         "embed": plan.rule.projection is not None,
-        "in_channels": seen and hasattr(plan.view(native.config), "num_channels"),
+        "in_channels": seen and _takes_channels(plan, native.config),
         "dynamic_size": seen and not inputs[0].fixed_size,
         "grad_checkpointing": bool(native.supports_gradient_checkpointing),
     }

@@ -11,12 +11,14 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from zoo.contracts.initialising import skip_initialisers
 from zoo.contracts.weights import fit_weights, read_weights
 from zoo.errors import ConfigError, WeightsError
 from zoo_huggingface.adapting import Change, adapt, changes_between
 from zoo_huggingface.cutting import cut, skip, under
+from zoo_huggingface.inside import tensors_inside
 from zoo_huggingface.places import find_place, only_under
-from zoo_huggingface.plans import Plan
+from zoo_huggingface.plans import Plan, clean
 from zoo_huggingface.quiet import quiet
 from zoo_huggingface.rules import COMPOSITES
 from zoo_huggingface.sources import Source, first_line
@@ -45,7 +47,7 @@ def create(who: str, plan: Plan, unused: Iterable[str] = ()) -> nn.Module:
             native: nn.Module = cls(config, **_arguments(plan))
     except Exception as error:  # what a model's constructor raises has no common type
         raise ConfigError(f"{who}: transformers cannot build {cls.__name__}: {first_line(error)}") from error
-    skip(native, skipped(plan))
+    _settle(native, plan)
     cut(native, (*plan.rule.unused, *unused))
     return native
 
@@ -85,7 +87,13 @@ def load_pretrained(
         return adapted.train()
     config = plan.make_config()
     cls = class_of(who, plan, config)
-    renaming = _renaming(who, plan, source)
+    whole = _whole(plan, source)
+    if whole is not None:
+        with torch.device("meta"):
+            own = list(create(who, plan).state_dict())
+        if not _named_alike(who, own, source):
+            return _from_whole(who, plan, source, whole, own, unused)
+    renaming = None if whole is None else only_under(find_place(who, own, source.tensor_names())) or None
     try:
         with quiet():
             native, report = cls.from_pretrained(
@@ -103,20 +111,42 @@ def load_pretrained(
         raise WeightsError(f"{who}: the weights of {source.name} cannot be loaded: {first_line(error)}") from error
     gone = (*plan.rule.unused, *unused)
     _check_report(who, (*gone, *skipped(plan)), source, report)
-    skip(native, skipped(plan))
+    _settle(native, plan)
     cut(native, gone)
     module: nn.Module = native.train()
     return module
 
 
-def _renaming(who: str, plan: Plan, source: Source) -> dict[str, str] | None:
-    """Say how tensors must be renamed where the source has more models than the one that is asked for."""
-    published = (source.json("config.json") or {}).get("model_type")
-    if published not in COMPOSITES or published == plan.model_type:
-        return None
-    with torch.device("meta"):
-        own = create(who, plan).state_dict()
-    return only_under(find_place(who, own, source.tensor_names())) or None
+def _whole(plan: Plan, source: Source) -> dict[str, Any] | None:
+    """Give the config of the source where it has more models than the one that is asked for."""
+    config = source.json("config.json") or {}
+    published = config.get("model_type")
+    return None if published not in COMPOSITES or published == plan.model_type else clean(config)
+
+
+def _named_alike(who: str, own: list[str], source: Source) -> bool:
+    """Say whether the source has a tensor for each of the module's names, under some prefix."""
+    published = set(source.tensor_names())
+    try:
+        place = find_place(who, own, published)
+    except WeightsError:
+        return False
+    return {place + name for name in own} <= published
+
+
+def _from_whole(
+    who: str, plan: Plan, source: Source, whole: dict[str, Any], own: list[str], unused: Iterable[str]
+) -> nn.Module:
+    """Build the module with the tensors that transformers finds for it in the whole."""
+    tensors, report = tensors_inside(who, whole, own, source)
+    if not tensors:
+        raise WeightsError(f"{who}: the weights there have no tensor of this part.")
+    _check_report(who, (*plan.rule.unused, *unused, *skipped(plan)), source, report)
+    with skip_initialisers():
+        native = create(who, plan, unused)
+    kept = native.state_dict()
+    native.load_state_dict({name: tensor for name, tensor in tensors.items() if name in kept}, assign=True)
+    return native.train()
 
 
 def _changes(who: str, published: Plan, plan: Plan, unused: Iterable[str]) -> dict[str, Change]:
@@ -192,6 +222,13 @@ def skipped(plan: Plan) -> tuple[str, ...]:
     """Name the modules that run beside what is wanted."""
     rule = plan.rule
     return (*rule.beside, *((rule.merger,) if rule.merger and plan.pooling != "merged" else ()))
+
+
+def _settle(native: Any, plan: Plan) -> None:
+    """Let modules that run beside what is wanted give what they get, and let the class say no more than is true."""
+    skip(native, skipped(plan))
+    if not plan.rule.checkpointing:
+        native.supports_gradient_checkpointing = False
 
 
 def _arguments(plan: Plan) -> dict[str, Any]:

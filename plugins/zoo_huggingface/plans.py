@@ -18,7 +18,7 @@ from zoo.errors import ConfigError, UnknownName
 from zoo.reference import OptionValue, Reference
 from zoo.spec import check_options
 from zoo_huggingface.quiet import quiet
-from zoo_huggingface.rules import COMPOSITES, GENERIC, PARTS, RULES, Rule
+from zoo_huggingface.rules import COMPOSITES, GENERIC, MENDED_PARTS, PARTS, RULES, Rule
 from zoo_huggingface.sources import first_line, known_type
 
 __all__ = ["Plan", "clean", "make_plan", "rule_of"]
@@ -156,6 +156,7 @@ def make_plan(reference: Reference, model_type: str, given: Mapping[str, Any]) -
         ConfigError: If a value cannot be used.
     """
     who = str(reference)
+    bare, mended = not given, MENDED_PARTS.get((model_type, reference.part or ""), {})
     model_type, part, given = _step_inside(who, model_type, reference.part, given)
     rule = rule_of(who, model_type, part)
     config_class = CONFIG_MAPPING[model_type]
@@ -166,8 +167,8 @@ def make_plan(reference: Reference, model_type: str, given: Mapping[str, Any]) -
         if rule.projection and "projection_dim" in given:  # the dual tower's own width is what counts
             fields["projection_dim"] = given["projection_dim"]
     fields.pop("model_type", None)
-    if not given:
-        fields = dict(rule.defaults)
+    if bare:
+        fields |= deepcopy({**rule.defaults, **mended})
     own = _make(who, config_class, fields)
     options = dict(reference.options)
     there = _poolings(rule, own, given)
@@ -188,21 +189,23 @@ def _step_inside(
     fields = COMPOSITES.get(model_type, {})
     if part is None or part not in fields or part in PARTS.get(model_type, {}):
         return model_type, part, given
-    inner = given.get(fields[part]) or _defaults(model_type, fields[part])
+    inner = given.get(fields[part]) or _made(model_type, fields[part], given)
     if not isinstance(inner, Mapping):
         raise ConfigError(f"{who}: {fields[part]} in its config must be an object, got {inner!r}.")
-    name = inner.get("model_type") or getattr(CONFIG_MAPPING[model_type].sub_configs[fields[part]], "model_type", "")
-    name = name or _defaults(model_type, fields[part]).get("model_type")
+    # Where the type's own class fixes the part's, transformers does not ask what the checkpoint calls it.
+    name = getattr(CONFIG_MAPPING[model_type].sub_configs[fields[part]], "model_type", "") or inner.get("model_type")
+    name = name or _made(model_type, fields[part], {}).get("model_type")
     if not name:
         raise ConfigError(f"{who}: the config names no model type for its part {part!r}.")
     return known_type(who, str(name)), None, inner
 
 
-def _defaults(model_type: str, field: str) -> dict[str, Any]:
-    """Give the config of a part by a model type's own defaults; empty where they cannot be made."""
+def _made(model_type: str, field: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Let the whole config say that of a part, which may lie flat in it or be a default; empty where it cannot."""
+    fields = {key: value for key, value in clean(given).items() if key != "model_type"}
     try:
         with quiet():
-            found: dict[str, Any] = getattr(CONFIG_MAPPING[model_type](), field).to_dict()
+            found: dict[str, Any] = getattr(CONFIG_MAPPING[model_type](**fields), field).to_dict()
     except Exception:  # what a config's own checks raise has no common type
         return {}
     return found

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
-from transformers.models.auto.image_processing_auto import (
-    IMAGE_PROCESSOR_MAPPING_NAMES,
-    get_image_processor_class_from_name,
-)
 
 from zoo.errors import WeightsError
 from zoo.preprocessing import Preprocessing
-from zoo_huggingface.plans import clean
-from zoo_huggingface.quiet import quiet
-from zoo_huggingface.recipes import COUNTED, Unsayable, say
-from zoo_huggingface.sources import Source, first_line
+from zoo_huggingface.pictures import found_processor, make_processor, runs_itself
+from zoo_huggingface.recipes import say
+from zoo_huggingface.sources import Source
+from zoo_huggingface.whole import Unsayable, one_picture
 from zoo_huggingface.writers import written
 
 __all__ = [
     "DEFAULT_SIZE", "as_preprocessing", "as_processor", "default_preprocessing", "deviation", "read_preprocessing",
+    "usual_size",
 ]  # fmt: skip
 
 log = logging.getLogger("zoo")
@@ -38,13 +33,14 @@ _LARGEST = (900, 700)
 """Most width and height of the one picture that is larger than the processor's size."""
 _TOLERANCE = 1.001
 """How far a value may be from the processor's, in levels of 0 to 255."""
-_MAIN = ("pixel_values", "pixel_values_images")
 
 
 def read_preprocessing(
     who: str, source: Source, model_type: str, *, channels: int, size: tuple[int, int] | None
 ) -> Preprocessing | None:
     """Read a source's image processor as a Preprocessing; a source without one gets the default.
+
+    A bare type gets the default, too, unless the processor that transformers has for it is run itself.
 
     Args:
         who: The reference, for messages.
@@ -54,22 +50,34 @@ def read_preprocessing(
         size: Height and width that the backbone must get, in pixels; None for the processor's own.
 
     Returns:
-        The recipe; None, with a line in the log, if the processor does what a Preprocessing cannot say.
+        The recipe; None if the processor does what a Preprocessing cannot say, with a line in the log if it cannot be
+        run itself either.
 
     Raises:
         ConfigError: If the file is not JSON.
     """
     try:
-        nested = (source.json("processor_config.json") or {}).get("image_processor")
-        found = nested or source.json("preprocessor_config.json")
+        found = found_processor(source)
+        if found is None and source.kind == "type" and channels == 3 and runs_itself(model_type):
+            return None
         if found is None:
             return default_preprocessing(channels, size or DEFAULT_SIZE)
-        said = as_preprocessing(_processor(found, model_type))
+        said = as_preprocessing(make_processor(found, model_type))
     except (WeightsError, Unsayable) as error:
-        log.warning("%s: its preprocessing is not known, so give it tensors that are ready: %s", who, error)
+        if usual_size(source, model_type) is None:
+            log.warning("%s: its preprocessing is not known, so give it tensors that are ready: %s", who, error)
         return None
     said = said.with_channels(channels)
     return said if size is None else said.at(size)
+
+
+def usual_size(source: Source, model_type: str) -> tuple[int, int] | None:
+    """Give the height and width that a source's image processor makes of a usual picture; None if it makes none."""
+    try:
+        made = one_picture(make_processor(found_processor(source) or {}, model_type), Image.new("RGB", DEFAULT_SIZE))
+    except (WeightsError, Unsayable):
+        return None
+    return int(made.shape[1]), int(made.shape[2])
 
 
 def default_preprocessing(channels: int, size: tuple[int, int]) -> Preprocessing:
@@ -103,7 +111,7 @@ def deviation(processor: Any, said: Preprocessing) -> float:
     worst = 0.0
     for width, height in (*_PROOF, largest):
         noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-        theirs, ours = _theirs(processor, Image.fromarray(noise)), said.apply(Image.fromarray(noise))
+        theirs, ours = one_picture(processor, Image.fromarray(noise)), said.apply(Image.fromarray(noise))
         if theirs.shape != ours.shape:
             return float("inf")
         worst = max(worst, float(((theirs - ours) * levels).abs().max()))
@@ -126,62 +134,6 @@ def as_processor(said: Preprocessing | None, *, clips: bool = False) -> dict[str
         return None
     content = written(said, clips=clips)
     try:
-        return content if deviation(_processor(content, ""), said) <= _TOLERANCE else None
+        return content if deviation(make_processor(content, ""), said) <= _TOLERANCE else None
     except Unsayable:
         return None
-
-
-def _processor(found: dict[str, Any], model_type: str) -> Any:
-    """Make the processor that a file describes, of a class that transformers itself has."""
-    name = found.get("image_processor_type") or found.get("feature_extractor_type")
-    name = name or IMAGE_PROCESSOR_MAPPING_NAMES.get(model_type, {}).get("torchvision")
-    if not isinstance(name, str):
-        raise Unsayable("its file names no image processor.")
-    name = name.replace("FeatureExtractor", "ImageProcessor").removesuffix("Fast")
-    with quiet():
-        cls = get_image_processor_class_from_name(name)
-        if cls is None:
-            raise Unsayable(f"transformers has no image processor {name!r}.")
-        try:
-            return cls(**clean(found))
-        except Exception as error:  # what a processor's constructor raises has no common type
-            raise Unsayable(f"{name} cannot be made from its file: {first_line(error)}") from error
-
-
-def _unpacked(processor: Any, rows: Tensor, grid: list[int]) -> Tensor:
-    """Put the patches of one picture, ``(N, values)``, together again, ``(C, H, W)``, as language models order them.
-
-    Patches lie block by block. The values of one are channels, then frames, all of them alike, then pixels; where that
-    is not so, it comes out as another picture.
-    """
-    name = type(processor).__name__
-    patch, merge = processor.patch_size, processor.merge_size
-    down, across = grid[0] // merge, grid[1] // merge
-    if name.startswith("Cosmos3Edge"):  # pixels, then channels
-        cut = rows.reshape(down, across, merge, merge, patch, patch, 3).permute(6, 0, 2, 4, 1, 3, 5)
-    elif name.startswith("HunYuanVL"):  # patches row by row
-        cut = rows.reshape(down, merge, across, merge, 3, -1, patch, patch)[..., 0, :, :].permute(4, 0, 1, 5, 2, 3, 6)
-    else:
-        cut = rows.reshape(down, across, merge, merge, 3, -1, patch, patch)[..., 0, :, :].permute(4, 0, 2, 5, 1, 3, 6)
-    return cut.reshape(3, grid[0] * patch, grid[1] * patch)
-
-
-def _theirs(processor: Any, picture: Image.Image) -> Tensor:
-    """Give what a processor makes of one picture, ``(C, H, W)``; a clip of one frame counts as a picture."""
-    name = type(processor).__name__
-    try:
-        with quiet():
-            found = processor(images=picture, return_tensors="pt")
-    except Exception as error:  # what a processor raises has no common type
-        raise Unsayable(f"{name} fails on a picture: {first_line(error)}") from error
-    several = isinstance(found, Mapping)
-    value = next((found[key] for key in _MAIN if key in found), None) if several else found
-    if not isinstance(value, Tensor):
-        raise Unsayable(f"{name} gives {', '.join(found)} and no pixel_values.")
-    if several and name.removesuffix("Pil") in COUNTED:
-        value = _unpacked(processor, value, [int(side) for side in found["image_grid_thw"][0][1:]])
-    while value.ndim > 3 and value.shape[0] == 1:
-        value = value[0]
-    if value.ndim != 3 or value.shape[0] not in (1, 3):
-        raise Unsayable(f"{name} makes {tuple(value.shape)} of a picture: patches or several cuts, not one picture.")
-    return value.to(torch.float32)

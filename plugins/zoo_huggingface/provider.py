@@ -18,7 +18,7 @@ from zoo_huggingface.anatomy import Anatomy
 from zoo_huggingface.backbone import HuggingFaceBackbone
 from zoo_huggingface.companions import from_source
 from zoo_huggingface.families import FAMILIES
-from zoo_huggingface.measuring import measure, takes_of
+from zoo_huggingface.measuring import measure, needed_size, takes_of
 from zoo_huggingface.natives import create, fit_file, load_pretrained
 from zoo_huggingface.plans import Plan, make_plan
 from zoo_huggingface.rules import COMPOSITES, PARTS, RULES, UNSERVED, Rule
@@ -97,7 +97,10 @@ class HuggingFaceProvider(Provider):
                 native = create(spec.reference, plan, anatomy.unused)
             fit_file(spec.reference, plan, native, weights, anatomy.unused, published)
         takes = takes_of(spec.reference, plan, native.config)
-        companion = None if takes != "sequence" else from_source(spec, plan, source, read=weights is not None)
+        companion = None
+        if spec.preprocessing is None:
+            size = needed_size(Reference.parse(spec.reference), plan.rule, plan.view(native.config))
+            companion = from_source(spec, plan, source, read=weights is not None, size=size)
         return HuggingFaceBackbone(spec, native, plan, takes, anatomy, companion)
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from zoo.errors import ConfigError
 from zoo.preprocessing import Preprocessing
+from zoo.preprocessing.geometry import scaled_size
+from zoo_huggingface.counting import COUNTING, counting
+from zoo_huggingface.whole import NO_PICTURE, Unsayable, class_name, whole_of
 
-__all__ = ["COUNTED", "INTERPOLATIONS", "Unsayable", "say"]
+__all__ = ["BY_ITSELF", "INTERPOLATIONS", "say"]
 
 INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 """Pillow's number of a filter to our name."""
@@ -21,37 +23,49 @@ _UNDERSTOOD = {
     "do_resize", "do_center_crop", "do_pad", "do_rescale", "do_normalize", "do_convert_rgb",
     "do_reduce_labels", "do_convert_annotations",
 }  # fmt: skip
-_UNSAYABLE = {
+BY_ITSELF = {
     "AriaImageProcessor": "keeps a least side of its own when it scales",
     "CHMv2ImageProcessor": "pads a picture to whole patches",
-    "DeepseekOcr2ImageProcessor": "cuts tiles of a picture beside the whole",
+    "DeepseekOcr2ImageProcessor": "pads a picture to a square before it is scaled",
     "DeepseekVLHybridImageProcessor": "gives a second, larger picture",
+    "DonutImageProcessor": "makes a thumbnail of a picture before it is padded",
+    "Glm5NextImageProcessor": "pads a picture to whole patches",
+    "GlmImageImageProcessor": "scales by a rule of its own",
+    **dict.fromkeys(
+        (
+            *("Idefics3ImageProcessor", "Phi4MultimodalImageProcessor", "SmolVLMImageProcessor"),
+            "UltraVBertImageProcessor",
+        ),
+        "scales a picture twice",
+    ),
     "Idefics2ImageProcessor": "keeps a least side of its own when it scales",
-    "LayoutLMv2ImageProcessor": "reads the text in a picture by Tesseract",
-    "LayoutLMv3ImageProcessor": "reads the text in a picture by Tesseract",
+    "Inkling2ImageProcessor": "pads a picture with a level below black",
+    "Kimi_K25ImageProcessor": "pads a picture to whole patches",
+    **dict.fromkeys(
+        ("Kosmos2_5ImageProcessor", "Pix2StructImageProcessor"), "normalises a picture by its own mean and deviation"
+    ),
+    "Molmo2ImageProcessor": "scales as no other does, in floats and without a filter",
+    **dict.fromkeys(("Llama4ImageProcessor", "MllamaImageProcessor"), "pads a picture to its tiles"),
+    "NemotronH_Omni_Reasoning_V3ImageProcessor": "scales by a rule of its own",
+    "NeoMMEImageProcessor": "pads a picture to whole patches",
+    "NougatImageProcessor": "cuts the margins off a picture",
     "Owlv2ImageProcessor": "blurs a picture before it is scaled",
     "PPDocLayoutV4ImageProcessor": "clips the values after it has scaled them",
-    "PPOCRV5ServerDetImageProcessor": "scales by a budget of pixels",
-    "PPOCRV5ServerRecImageProcessor": "scales to the width of the batch's widest line",
-    "PPOCRV6SmallRecImageProcessor": "scales to the width of the batch's widest line",
+    "PPFormulaNetImageProcessor": "cuts the margins off a picture",
+    "PPOCRV5ServerDetImageProcessor": "scales by a rule of its own",
+    "PPOCRV5ServerRecImageProcessor": "scales to a width of its own for each picture",
+    "PPOCRV6SmallRecImageProcessor": "scales to a width of its own for each picture",
     "PerceiverImageProcessor": "cuts a picture before it is scaled",
     "SLANeXtImageProcessor": "scales by a filter of its own",
-    "Step3p7ImageProcessor": "cuts tiles of a picture beside the whole",
+    "Step3p7ImageProcessor": "scales by a rule of its own",
     "Swin2SRImageProcessor": "pads a picture with its mirror image",
-    "TimmWrapperImageProcessor": "is timm's transform; name the backbone by 'timm:'",
     "UVDocImageProcessor": "scales with aligned corners",
-    "UnlimitedOcrImageProcessor": "cuts tiles of a picture beside the whole",
-    "VitMatteImageProcessor": "takes a trimap beside the picture",
-    "VitPoseImageProcessor": "takes the boxes of persons beside the picture",
+    "UnlimitedOcrImageProcessor": "pads a picture to a square before it is scaled",
     "ZoeDepthImageProcessor": "pads a picture with its mirror image",
 }
-"""Classes that do what a recipe has no word for."""
+"""Classes that do what a recipe has no word for, and are run themselves."""
 
 Fields = dict[str, Any]
-
-
-class Unsayable(ConfigError):
-    """Raised when a processor does what a Preprocessing cannot say."""
 
 
 def say(processor: Any) -> Preprocessing:
@@ -60,9 +74,9 @@ def say(processor: Any) -> Preprocessing:
     Raises:
         Unsayable: If it does something that a Preprocessing cannot say; the message names it.
     """
-    name = type(processor).__name__.removesuffix("Pil")
-    if name in _UNSAYABLE:
-        raise Unsayable(f"{name} {_UNSAYABLE[name]}.")
+    name = class_name(processor)
+    if (reason := NO_PICTURE.get(name) or BY_ITSELF.get(name)) is not None:
+        raise Unsayable(f"{name} {reason}.")
     on = "tensor" if _get(processor, "backend") == "torchvision" else "pil"
     fields: Fields = {
         **_numbers(processor),
@@ -74,7 +88,7 @@ def say(processor: Any) -> Preprocessing:
     special = _SPECIAL.get(name)
     extra = [
         flag for flag in sorted(dir(processor)) if flag.startswith("do_") and getattr(processor, flag) is True
-        and flag not in _UNDERSTOOD | (special[1] if special else set())
+        and flag not in _UNDERSTOOD | (special[1] if special else set()) | whole_of(processor).switches.keys()
     ]  # fmt: skip
     if extra:
         raise Unsayable(f"{name} does {', '.join(flag.removeprefix('do_') for flag in extra)}.")
@@ -246,6 +260,19 @@ def _tvp(processor: Any, fields: Fields) -> Fields:
     return {**turned, "resize": (edge, edge), "fit": "contain_cut"} if edge and processor.do_resize else turned
 
 
+def _always_turned(processor: Any, fields: Fields) -> Fields:
+    return {"order": "BGR", "mean": (0.0,) * 3, "std": (1.0,) * 3, "scale": 1.0}
+
+
+def _counted(processor: Any, fields: Fields) -> Fields:
+    """Scale to a number of pixels, in sides of whole blocks of patches."""
+    counted = counting(processor)
+    if counted.pixels is None:
+        return {"resize": None, "size": (counted.multiple,) * 2, "crop": "none"}
+    said: Fields = {"resize": counted.pixels, "fit": counted.fit, "multiple": counted.multiple, "crop": "none"}
+    return {**said, "size": scaled_size(*_USUAL, counted.pixels, counted.fit, counted.multiple, "down")}
+
+
 def _late(processor: Any, fields: Fields) -> Fields:
     """Scale the values, not the 8-bit picture."""
     return {"on": "float"} if fields["on"] == "tensor" else {}
@@ -275,34 +302,16 @@ def _efficient_net(processor: Any, fields: Fields) -> Fields:
     return {"mean": mean, "std": std}
 
 
+def _llava_next(processor: Any, fields: Fields) -> Fields:
+    """Scale the whole picture to a square, whatever its shape."""
+    edge = _sides(processor.size).get("shortest_edge")
+    return {"resize": (edge, edge)} if edge and processor.do_resize else {}
+
+
 def _llava(processor: Any, fields: Fields) -> Fields:
     if processor.do_pad:
         raise Unsayable(f"{type(processor).__name__} pads a picture to a square before it is scaled.")
     return {}
-
-
-def _budget(processor: Any, fields: Fields) -> Fields:
-    """Scale to a number of pixels, in sides of whole blocks of patches."""
-    factor = processor.patch_size * processor.merge_size
-    if not processor.do_resize:
-        return {"resize": None, "size": (factor, factor), "crop": "none"}
-    size = _sides(processor.size)
-    if set(size) != {"shortest_edge", "longest_edge"}:
-        raise Unsayable(f"{type(processor).__name__} scales to {size}.")
-    budget = (size["shortest_edge"], size["longest_edge"])
-    if type(processor).__name__.removesuffix("Pil") in _BY_FRAMES:  # a picture counts as the frames of a patch
-        frames = processor.temporal_patch_size
-        if budget[0] % frames or budget[1] % frames:
-            raise Unsayable(f"{type(processor).__name__} counts {budget} pixels in {frames} frames.")
-        budget = (budget[0] // frames, budget[1] // frames)
-    side = max(factor, int(min(max(_USUAL[0] ** 2, budget[0]), budget[1]) ** 0.5) // factor * factor)
-    fit = "budget_whole" if type(processor).__name__.removesuffix("Pil") in _BY_FRAMES else "budget"
-    return {"resize": budget, "fit": fit, "multiple": factor, "size": (side, side), "crop": "none"}
-
-
-_BY_FRAMES = frozenset(
-    {"Cosmos3EdgeImageProcessor", "Glm46VImageProcessor", "Glm4vImageProcessor", "GlmgaImageProcessor"}
-)
 
 
 def _multiple(processor: Any, *, snap: str = "down") -> Fields:
@@ -311,12 +320,6 @@ def _multiple(processor: Any, *, snap: str = "down") -> Fields:
 
 
 _FLIP = {"do_flip_channel_order"}
-COUNTED = (
-    *("CohereCompassImageProcessor", "Cosmos3EdgeImageProcessor", "Ernie4_5_VLMoeImageProcessor"),
-    *("Glm46VImageProcessor", "Glm4vImageProcessor", "GlmgaImageProcessor", "HunYuanVLImageProcessor"),
-    *("MiniMaxM3VLImageProcessor", "Qwen2VLImageProcessor", "VideoLlama3ImageProcessor"),
-)
-"""Classes that scale to a number of pixels and pack the picture into patches."""
 _SPECIAL: Mapping[str, tuple[Callable[[Any, Fields], Fields], set[str]]] = {
     "BridgeTowerImageProcessor": (_vilt, set()),
     "ConvNextImageProcessor": (_conv_next, set()),
@@ -328,6 +331,7 @@ _SPECIAL: Mapping[str, tuple[Callable[[Any, Fields], Fields], set[str]]] = {
     "JanusImageProcessor": (_janus, set()),
     "LevitImageProcessor": (_levit, set()),
     "LlavaImageProcessor": (_llava, set()),
+    "LlavaNextImageProcessor": (_llava_next, set()),
     "Mask2FormerImageProcessor": (_mask_former, set()),
     "MaskFormerImageProcessor": (_mask_former, set()),
     "MobileViTImageProcessor": (_mobile_vit, _FLIP),
@@ -343,6 +347,7 @@ _SPECIAL: Mapping[str, tuple[Callable[[Any, Fields], Fields], set[str]]] = {
     "ViltImageProcessor": (_vilt, set()),
     "VivitImageProcessor": (_offset, set()),
     "YolosImageProcessor": (_yolos, set()),
-    **dict.fromkeys(COUNTED, (_budget, set())),
+    "LayoutLMv2ImageProcessor": (_always_turned, set()),
+    **{name: (_counted, set()) for name in COUNTING},
 }
 """Class to what it does beside its flags, and the flags that this takes care of."""

@@ -120,6 +120,29 @@ class Source:
             return None
         return found.hexdigest()
 
+    def weight_files(self) -> list[Path]:
+        """List the files of its weights, fetched if need be.
+
+        Raises:
+            WeightsError: If the hub cannot be asked, or a file is not there.
+        """
+        whole, index = _WEIGHTS
+        if (path := self.file(whole)) is not None:
+            return [path]
+        files = []
+        for name in sorted(set(self._index(index).values())):
+            path = self.file(str(name))
+            if path is None:
+                raise WeightsError(f"The file {index} of {self.name} names {name}, which is not there.")
+            files.append(path)
+        return files
+
+    def _index(self, file: str) -> dict[str, Any]:
+        names = (self.json(file) or {}).get("weight_map")
+        if not isinstance(names, dict):
+            raise WeightsError(f"The file {file} of {self.name} must have a weight_map, an object, got {names!r}.")
+        return names
+
     def tensor_names(self) -> list[str]:
         """List the tensors of its weights, as the files name them.
 
@@ -128,10 +151,7 @@ class Source:
         """
         whole, index = _WEIGHTS
         if (path := self.file(whole)) is None:
-            names = (self.json(index) or {}).get("weight_map")
-            if not isinstance(names, dict):
-                raise WeightsError(f"The file {index} of {self.name} must have a weight_map, an object, got {names!r}.")
-            return list(names)
+            return list(self._index(index))
         try:
             with safe_open(path, "pt") as file:
                 return list(file.keys())

@@ -93,7 +93,7 @@ class Texts:
         Args:
             sample: A string; a tuple of two for a pair; or a list of them for a batch.
             inputs: What the backbone takes.
-            padded: Whether to fill up to the greatest length.
+            padded: Whether to fill up to the greatest length; the mask then is left out where the tokenizer gives none.
 
         Shape:
             - returns: ``(N,)`` each, int64; ``(B, N)`` for a list, the shorter ones filled up.
@@ -104,6 +104,8 @@ class Texts:
         texts = list(sample) if isinstance(sample, list) else [sample]
         limit = self._limit(inputs)
         names = [entry.name for entry in inputs if entry.rank == 2 and entry.kind in ("tokens", "mask")]
+        if padded and MASK not in self.tokenizer.model_input_names:
+            names = [name for name in names if name != MASK]  # SigLIP and its kin were trained to read the padding
         rows = self._encode(texts, limit)
         length = max(len(row) for row in rows["input_ids"])
         if not min(len(row) for row in rows["input_ids"]):

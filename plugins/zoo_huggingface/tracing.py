@@ -12,7 +12,10 @@ from torch import Tensor, nn
 from zoo_huggingface.reading import Reader, Reading
 from zoo_huggingface.shadowing import Shadow
 
-__all__ = ["Trace", "trace", "used_by"]
+__all__ = ["LARGEST", "Trace", "trace", "used_by"]
+
+LARGEST = 1_000_000_000
+"""Parameters of a module that is still tried with real numbers."""
 
 
 @dataclass(slots=True)
@@ -95,7 +98,18 @@ def _tensors(output: Any) -> list[Tensor]:
 
 
 def used_by(native: nn.Module, wanted: list[Tensor]) -> set[str]:
-    """Name the parameters that get a gradient from any of the tensors, and those that never want one."""
+    """Name the parameters that get a gradient from any of the tensors, and those that never want one.
+
+    Of a module that does not go backward without numbers, and is too large to be asked again with them, all is taken
+    for used.
+
+    Args:
+        native: The module that ran.
+        wanted: What it gave.
+
+    Raises:
+        NotImplementedError: If it does not go backward without numbers, and can be asked again.
+    """
     named = dict(native.named_parameters(remove_duplicate=False))
     names = [name for name, parameter in named.items() if parameter.requires_grad]
     parameters = [named[name] for name in names]
@@ -107,5 +121,9 @@ def used_by(native: nn.Module, wanted: list[Tensor]) -> set[str]:
     try:
         grads = torch.autograd.grad(total, parameters, allow_unused=True, retain_graph=True)
     except AssertionError:  # reversible layers, which go backward in training only: all of it is taken for used
+        return fixed | set(names)
+    except NotImplementedError:
+        if sum(parameter.numel() for parameter in named.values()) <= LARGEST:
+            raise
         return fixed | set(names)
     return fixed | {name for name, grad in zip(names, grads, strict=True) if grad is not None}

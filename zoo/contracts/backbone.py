@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -196,7 +196,7 @@ class Backbone(nn.Module, ABC):
             )
 
     def preprocess(self, sample: Any) -> Tensor | dict[str, Tensor]:
-        """Turn one sample into what the backbone takes, without the batch dimension, as the weights were trained.
+        """Turn one sample into what the backbone takes, without the batch dimension, as :meth:`preprocessor` does.
 
         Args:
             sample: A Pillow image for pictures, a list of them for video; text or sound where the backbone brings a
@@ -209,12 +209,27 @@ class Backbone(nn.Module, ABC):
             ConfigError: If the backbone has no way from a sample to its input.
             DataError: If the sample cannot be used.
         """
+        return self.preprocessor()(sample)
+
+    def preprocessor(self) -> Callable[[Any], Tensor | dict[str, Tensor]]:
+        """Give the function from one sample to what the backbone takes, as the weights were trained.
+
+        It pickles and holds no weights, so that it can go to other processes, and what it gives is decided by itself
+        and the sample alone. By default it is the recipe in the spec. A provider whose backbones have none brings a
+        function of its own here, whose files :meth:`native_files` gives and :meth:`take_files` takes.
+
+        Returns:
+            A function as :meth:`preprocess`; two of them that compare equal do the same.
+
+        Raises:
+            ConfigError: If the backbone has no way from a sample to its input.
+        """
         if self.spec.preprocessing is None:
             raise ConfigError(
                 f"{self.spec.reference} ({self.spec.modality}) brings no preprocessing; give it tensors: "
                 f"{', '.join(entry.name for entry in self.spec.inputs)}."
             )
-        return self.spec.preprocessing.apply(sample)
+        return self.spec.preprocessing.apply
 
     def set_grad_checkpointing(self, enable: bool = True) -> bool:
         """Trade compute for memory in training, where the library can.

@@ -8,6 +8,6 @@ transform gives.
 from __future__ import annotations
 
 from zoo.preprocessing.modes import to_mode
-from zoo.preprocessing.recipe import Interpolation, Preprocessing
+from zoo.preprocessing.recipe import Interpolation, Preprocessing, check_ready
 
-__all__ = ["Interpolation", "Preprocessing", "to_mode"]
+__all__ = ["Interpolation", "Preprocessing", "check_ready", "to_mode"]

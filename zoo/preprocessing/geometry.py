@@ -10,17 +10,16 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
-from zoo.errors import DataError
+from zoo.preprocessing.counting import COUNTED
 
 __all__ = ["RULES", "Fit", "scaled_size"]
 
 Fit = Literal[
     "plain", "cover", "cover_factor", "contain", "contain_factor", "contain_half_up", "contain_down", "contain_cut",
-    "within", "limit", "limit_down", "limit_half_up", "budget", "budget_whole",
+    "within", "limit", "limit_down", "limit_half_up", "budget", "budget_whole", "budget_raised", "budget_free",
+    "budget_up", "budget_down", "budget_near", "budget_area",
 ]  # fmt: skip
 Size = tuple[int, int]
-_LONGEST = 200
-"""Of a picture whose pixels are counted, the longer side over the shorter at the most."""
 
 
 def scaled_size(height: int, width: int, resize: tuple[int, ...] | None, fit: Fit, multiple: int, snap: str) -> Size:
@@ -37,8 +36,8 @@ def scaled_size(height: int, width: int, resize: tuple[int, ...] | None, fit: Fi
     Raises:
         DataError: If a picture is too long for a rule that counts its pixels.
     """
-    if resize is not None and fit in ("budget", "budget_whole"):
-        return _budget(height, width, resize, multiple, whole=fit == "budget_whole")
+    if resize is not None and fit in COUNTED:
+        return COUNTED[fit][1](height, width, resize, multiple)
     rows, columns = (height, width) if resize is None else RULES[fit](height, width, resize)
     if multiple > 1:
         raised = multiple - 1 if snap == "up" else 0
@@ -130,30 +129,6 @@ def _limit_half_up(height: int, width: int, resize: tuple[int, ...]) -> Size:
         scale = resize[1] / max(rows, columns)
         rows, columns = rows * scale, columns * scale
     return int(rows + 0.5), int(columns + 0.5)
-
-
-def _budget(height: int, width: int, resize: tuple[int, ...], multiple: int, *, whole: bool) -> Size:
-    """Round to multiples, then shrink or enlarge to a number of pixels between the two; the rule of Qwen-VL.
-
-    GLM-V's enlarges what is smaller than one multiple first (``whole``).
-    """
-    if whole and min(height, width) < multiple:
-        scale = max(multiple / height, multiple / width)
-        height, width = int(height * scale), int(width * scale)
-    if max(height, width) > _LONGEST * min(height, width):
-        raise DataError(
-            f"A picture's longer side must be at most {_LONGEST} times the shorter for this backbone, got "
-            f"{height}×{width}; cut it."
-        )
-    rows, columns = (round(side / multiple) * multiple for side in (height, width))
-    least, most = resize
-    if rows * columns > most:
-        factor = math.sqrt((height * width) / most)
-        rows, columns = (max(multiple, math.floor(side / factor / multiple) * multiple) for side in (height, width))
-    elif rows * columns < least:
-        factor = math.sqrt(least / (height * width))
-        rows, columns = (math.ceil(side * factor / multiple) * multiple for side in (height, width))
-    return rows, columns
 
 
 RULES: dict[Fit, Callable[[int, int, tuple[int, ...]], Size]] = {

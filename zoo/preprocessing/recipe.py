@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from zoo.errors import ConfigError, DataError, ShapeError
 from zoo.preprocessing.arithmetic import as_images, finished, scaled
+from zoo.preprocessing.counting import COUNTED
 from zoo.preprocessing.geometry import Fit
 from zoo.preprocessing.modes import to_mode
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-__all__ = ["Preprocessing"]
+__all__ = ["Preprocessing", "check_ready"]
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 
@@ -32,8 +33,10 @@ class Preprocessing:
             the shape: ``cover`` both of them, ``contain`` the picture in both, ``within`` likewise but never enlarge,
             ``limit``: the shorter side, and the most that the longer may have. They round halves to even; with
             ``_factor``, ``_half_up``, ``_down`` and ``_cut`` they round as other libraries do. For ``budget`` they are
-            the least and the largest number of pixels, and sides are rounded to ``multiple``; ``budget_whole``
-            enlarges what is smaller than that first.
+            the least and the largest number of pixels, and sides are rounded to ``multiple``; ``budget_whole`` and
+            ``budget_raised`` enlarge what is smaller than that first, and ``budget_free`` takes any shape. The others
+            take one number of pixels: ``budget_up`` and ``budget_down`` scale to that at the most, sides rounded up
+            or down, ``budget_near`` shrinks to it, and ``budget_area`` scales to about it.
         multiple: The scaled sides are multiples of this, in pixels.
         snap: Whether they go ``down`` or ``up`` to the next multiple.
         interpolation: The resampling filter; ``box`` and ``hamming`` on pictures only.
@@ -105,14 +108,19 @@ class Preprocessing:
         dark = self.fill != "mean" and (
             len(self.fill) not in colours or any(not 0 <= level <= 255 for level in self.fill)
         )
+        needed = COUNTED[self.fit][0] if self.fit in COUNTED else 2
+        several = "one number" if needed == 1 else "two numbers"
         return (
-            (self.fit != "plain" and numbers != 2, f"fit {self.fit!r} needs two numbers in resize, got {self.resize}"),
             (
-                self.fit.startswith("budget") and self.crop != "none",
+                self.fit != "plain" and numbers != needed,
+                f"fit {self.fit!r} needs {several} in resize, got {self.resize}",
+            ),
+            (
+                self.fit in COUNTED and self.crop != "none",
                 f"fit {self.fit!r} gives pictures of several sizes and needs crop='none', got {self.crop!r}",
             ),
             (
-                self.fit.startswith("budget") and numbers == 2 and sorted(self.resize or ()) != list(self.resize or ()),
+                self.fit in COUNTED and numbers == 2 and sorted(self.resize or ()) != list(self.resize or ()),
                 f"fit {self.fit!r} takes the least number of pixels before the largest, got {self.resize}",
             ),
             (self.multiple < 1, f"multiple must be 1 or more pixels, got {self.multiple}"),
@@ -164,7 +172,7 @@ class Preprocessing:
         if isinstance(picture, torch.Tensor):
             if picture.dtype == torch.uint8 and picture.ndim == 4 and picture.shape[1] == self.channels:
                 return self._clip(as_images(picture, self.channels))
-            return self._check(picture)
+            return check_ready(picture, self.channels)
         if isinstance(picture, Sequence):
             return self._clip(picture)
         return finished(self, scaled(self, [self._image(picture)]))[0]
@@ -203,10 +211,16 @@ class Preprocessing:
     def _image(self, picture: Image.Image) -> Image.Image:
         return to_mode(picture, self.channels, alpha=self.alpha)
 
-    def _check(self, tensor: Tensor) -> Tensor:
-        if tensor.ndim not in (3, 4) or tensor.shape[0] != self.channels or not tensor.is_floating_point():
-            raise ShapeError(
-                f"A picture given as a tensor must be ({self.channels}, height, width) of a float dtype, already "
-                f"normalised, got {tuple(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}."
-            )
-        return tensor
+
+def check_ready(tensor: Tensor, channels: int) -> Tensor:
+    """Give a picture, or a clip, that is a ready tensor already.
+
+    Raises:
+        ShapeError: If it has the wrong rank, channels or dtype.
+    """
+    if tensor.ndim not in (3, 4) or tensor.shape[0] != channels or not tensor.is_floating_point():
+        raise ShapeError(
+            f"A picture given as a tensor must be ({channels}, height, width) of a float dtype, already "
+            f"normalised, got {tuple(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}."
+        )
+    return tensor

@@ -11,7 +11,7 @@ from torch import Tensor
 from zoo_huggingface.reading.packed import to_rows
 from zoo_huggingface.rules import Rule
 
-__all__ = ["LAYOUTS", "first_tensor"]
+__all__ = ["LAYOUTS", "after_of", "first_tensor", "first_tile"]
 
 Layouts = Callable[[Rule, Any, Tensor, int, tuple[int, int], int], Tensor]
 
@@ -29,10 +29,20 @@ def first_tensor(output: Any, pick: int | str = 0) -> Tensor | None:
     return first_tensor(output)
 
 
+def after_of(rule: Rule, config: Any) -> int:
+    """Give the number of tokens after the grid."""
+    return int(getattr(config, rule.after) if rule.after and isinstance(rule.after, str) else rule.after or 0)
+
+
+def first_tile(config: Any, state: Tensor, batch: int) -> Tensor:
+    """Give the tokens of the first tile, ``(B, N, D)``, of a tower that looks at several tiles of a picture at once."""
+    return state.reshape(batch, config.max_num_tiles, -1, state.shape[-1])[:, 0]
+
+
 def _tokens(rule: Rule, native: Any, state: Tensor, batch: int, grid: tuple[int, int], index: int) -> Tensor:
     if state.shape[0] != batch:  # all pictures in one row
         state = state.reshape(batch, -1, state.shape[-1])
-    after = getattr(native.config, rule.after) if rule.after else 0
+    after = after_of(rule, native.config)
     end = state.shape[1] - after
     tokens = state[:, end - grid[0] * grid[1] : end]
     return tokens.transpose(1, 2).unflatten(2, grid)
@@ -68,11 +78,18 @@ def _packed(rule: Rule, native: Any, state: Tensor, batch: int, grid: tuple[int,
     return rows[:, packing.prefix :].transpose(1, 2).unflatten(2, grid)
 
 
+def _tiles(rule: Rule, native: Any, state: Tensor, batch: int, grid: tuple[int, int], index: int) -> Tensor:
+    """Give the patches of the first tile, which stand after its class token and before what fills the row up."""
+    tokens = first_tile(native.config, state, batch)[:, 1 : 1 + grid[0] * grid[1]]
+    return tokens.transpose(1, 2).unflatten(2, grid)
+
+
 LAYOUTS: dict[str, Layouts] = {
     "hiera": _hiera,
     "nchw": _nchw,
     "nhwc": _nhwc,
     "packed": _packed,
+    "tiles": _tiles,
     "tokens": _tokens,
     "windows": _windows,
 }

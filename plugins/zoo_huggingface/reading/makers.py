@@ -26,6 +26,7 @@ MAKERS: dict[str, Maker] = {
     "clip": vision.clip,
     "packed": packed.packed,
     "picture": vision.picture,
+    "picture as tile": vision.picture_as_tile,
     "picture in order": vision.picture_in_order,
     "picture with fine": vision.picture_with_fine,
     "picture with mask": vision.picture_with_mask,

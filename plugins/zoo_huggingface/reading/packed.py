@@ -19,7 +19,7 @@ def packed(rule: Rule, config: Any, inputs: Mapping[str, Tensor]) -> dict[str, A
     """Cut pictures into patches, and give them with their grids, as the rule's packing says."""
     packing, image = rule.packing, inputs["image"]
     assert packing is not None
-    patch, merge = patch_of(config), merge_of(packing, config)
+    patch, merge = patch_of(packing, config), merge_of(packing, config)
     grid = (image.shape[-2] // patch, image.shape[-1] // patch)
     arguments: dict[str, Any] = {packing.argument: _patches(packing, config, image, patch, merge)}
     for name, what in packing.extra:
@@ -27,9 +27,9 @@ def packed(rule: Rule, config: Any, inputs: Mapping[str, Tensor]) -> dict[str, A
     return arguments
 
 
-def patch_of(config: Any) -> int:
+def patch_of(packing: Packing, config: Any) -> int:
     """Give the side of a patch, in pixels."""
-    size = config.patch_size
+    size = getattr(config, packing.patch) if isinstance(packing.patch, str) else packing.patch
     return int(size if isinstance(size, int) else size[-1])
 
 
@@ -57,7 +57,11 @@ def _patches(packing: Packing, config: Any, image: Tensor, patch: int, merge: in
     ordered = cut.permute([letters.index(letter) for letter in "b" + packing.order + packing.values])
     rows = (batch, -1) if packing.batched else (batch * down * across * merge * merge,)
     inner = ordered.shape[5:] if packing.shape == "patch" else (ordered.shape[5:].numel(),)
-    return ordered.reshape(*rows, *inner)
+    flat = ordered.reshape(*rows, *inner)
+    if packing.shape == "numbered":
+        places = _positions(packing, image, (down * merge, across * merge), merge).flip(-1) + 1
+        return torch.cat([places.to(flat.dtype), flat], -1)
+    return flat
 
 
 def _grid(packing: Packing, image: Tensor, grid: tuple[int, int], merge: int) -> Tensor:
@@ -144,7 +148,7 @@ def _windows(packing: Packing, config: Any, grid: tuple[int, int], merge: int) -
     side = 1
     for name in packing.windowed:
         side *= int(getattr(config, name))
-    side //= merge * patch_of(config)
+    side //= merge * patch_of(packing, config)
     down, across = grid[0] // merge, grid[1] // merge
     padded = (0, -across % side, 0, -down % side)
     index = F.pad(torch.arange(down * across).reshape(down, across), padded, value=-1)

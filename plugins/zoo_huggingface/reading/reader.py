@@ -13,10 +13,10 @@ from torch.nn import functional as F
 from zoo.contracts.features import Features, Want
 from zoo.errors import ShapeError
 from zoo_huggingface.plans import Plan
-from zoo_huggingface.reading.layouts import LAYOUTS, first_tensor
+from zoo_huggingface.reading.layouts import LAYOUTS, after_of, first_tensor, first_tile
 from zoo_huggingface.reading.makers import MAKERS
 from zoo_huggingface.reading.packed import to_rows
-from zoo_huggingface.reading.recording import Ended, recording
+from zoo_huggingface.reading.recording import recording, run
 from zoo_huggingface.reading.sequence import MASK, last_real, masked_mean, token_mask
 from zoo_huggingface.rules.sequence import Sequence
 from zoo_huggingface.stages import Tap, tower_of
@@ -82,12 +82,8 @@ class Reader:
         if rule.resize == "flag" and size != self.native_size:
             arguments["interpolate_pos_encoding"] = True
         tower: Any = tower_of(self.plan, native)
-        output = None
         with recording() as seen:
-            try:  # noqa: SIM105 - a compiler follows this, and not a context that swallows
-                output = tower(**arguments, **rule.call)
-            except Ended:
-                pass
+            output = run(tower, {**arguments, **rule.call})
         return Reading(native, output, seen, int(main.shape[0]), size, inputs.get(MASK))
 
     def read(self, reading: Reading, want: Want) -> Features:
@@ -124,8 +120,7 @@ class Reader:
     @property
     def after(self) -> int:
         """Number of tokens after the grid, which are no part of it."""
-        name = self.plan.rule.after
-        return int(getattr(self.config, name)) if name else 0
+        return after_of(self.plan.rule, self.config)
 
     def value(self, reading: Reading, name: str) -> Tensor:
         """Give the last state or the library's pooled vector, as the library gives it."""
@@ -136,7 +131,7 @@ class Reader:
         elif reading.output is None:
             found = first_tensor(reading.seen[self.sources[name]])
         else:
-            held = reading.output[where]
+            held = reading.output if isinstance(reading.output, Tensor) else reading.output[where]
             found = held if isinstance(held, Tensor) else held[-1]
         if found is None:
             raise ShapeError(f"{self.plan.model_type}: it gave no {where!r}.")
@@ -151,6 +146,8 @@ class Reader:
         if rule.state in (None, "tokens", "nchw"):
             packed = state.ndim == 3 and state.shape[0] != reading.batch  # all pictures in one row
             return state.reshape(reading.batch, -1, state.shape[-1]) if packed else state
+        if rule.state == "tiles":
+            return first_tile(self.config, state, reading.batch)
         return LAYOUTS[rule.state](rule, reading.native, state, reading.batch, (0, 0), 0)
 
     def pool(self, reading: Reading, mask: Tensor | None) -> Tensor:
@@ -218,10 +215,11 @@ class Reader:
         if rule.packing is not None:
             state, grid = self.value(reading, "last"), self.cells(reading, 0)
             return to_rows(rule.packing, self.config, state, reading.batch, grid, inside=rule.state == "packed")[1]
-        if rule.maps is None and rule.stride is None:
+        if (rule.maps is None and rule.stride is None) or not rule.shrink:
             return None
         stages = sum(tap.source != "" and tap.stage != "stem" for tap in self.taps) if rule.growth > 1 else 1
-        grid = self.cells(reading, stages - 1)
+        height, width = self.cells(reading, stages - 1)
+        grid = -(-height // rule.shrink), -(-width // rule.shrink)
         return grid if grid[0] * grid[1] else None
 
     def prefix(self, reading: Reading, tokens: Tensor) -> int:

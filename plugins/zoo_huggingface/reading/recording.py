@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import Any
 
 import torch
 from torch import nn
 
-__all__ = ["End", "Ended", "Skip", "record", "recording"]
+__all__ = ["End", "Ended", "Skip", "record", "recording", "run"]
 
 # What the pass of this thread gives, module path to output; None while nobody records. A compiler cannot follow a
 # context variable: while it traces, which it does in one thread at a time, the list stands in.
@@ -27,8 +29,9 @@ class End(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """End the pass; while it is exported, which would lose count of the modules, let it run on for nothing."""
-        if torch.compiler.is_exporting() and args:
-            return args[0]
+        given = (*args, *kwargs.values())
+        if torch.compiler.is_exporting() and given:
+            return given[0]
         raise Ended
 
     def __getitem__(self, index: Any) -> End:
@@ -51,13 +54,29 @@ class _Recorder:
         self.path = path
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        seen = _traced[-1] if torch.compiler.is_dynamo_compiling() and _traced else _current()
+        seen = None if torch.compiler.is_dynamo_compiling() else _seen.get()
+        if seen is None and _traced:  # traced, or run between two graphs of a pass that is
+            seen = _traced[-1]
         if seen is not None:
             seen[self.path] = output
 
 
-def _current() -> dict[str, Any] | None:
-    return None if torch.compiler.is_dynamo_compiling() else _seen.get()
+def run(tower: Any, arguments: Mapping[str, Any]) -> Any:
+    """Run a module in a recorded pass; it is None where the pass ended early.
+
+    Where a compiler gave up on the pass, which it does if the module breaks its graph, it may not take up the parts of
+    it either, since what it traces apart is not recorded.
+    """
+    given_up = not torch.compiler.is_dynamo_compiling() and "torch._dynamo" in sys.modules
+    try:  # a compiler follows this, and not a context that swallows
+        return _uncompiled()(tower, arguments) if given_up else tower(**arguments)
+    except Ended:
+        return None
+
+
+@cache
+def _uncompiled() -> Callable[[Any, Mapping[str, Any]], Any]:
+    return torch.compiler.disable(lambda tower, arguments: tower(**arguments))
 
 
 def record(native: nn.Module, paths: Iterable[str]) -> None:

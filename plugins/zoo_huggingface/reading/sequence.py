@@ -167,10 +167,15 @@ def _every(sequence: Sequence, tower: Any, config: Any, output: Any, mask: Tenso
 
 
 def _step(sequence: Sequence, config: Any) -> int:
-    value = config
-    for name in sequence.step.split("."):
-        value = getattr(value, name)
-    return int(value)
+    product: Any = 1
+    for factor in (sequence.step,) if isinstance(sequence.step, str) else sequence.step:
+        value = factor
+        if isinstance(factor, str):
+            value = config
+            for name in factor.split("."):
+                value = getattr(value, name)
+        product *= value
+    return round(product)
 
 
 def _up_to(lengths: Tensor, count: int) -> Tensor:

@@ -7,10 +7,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from zoo_huggingface.rules import Rule
 
-__all__ = ["clip", "picture", "picture_in_order", "picture_with_fine", "picture_with_mask", "picture_with_size"]
+__all__ = [
+    "clip",
+    "picture",
+    "picture_as_tile",
+    "picture_in_order",
+    "picture_with_fine",
+    "picture_with_mask",
+    "picture_with_size",
+]
 
 
 def picture(rule: Rule, config: Any, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -44,6 +53,18 @@ def picture_with_fine(rule: Rule, config: Any, inputs: Mapping[str, Tensor]) -> 
     """Give a picture as one whole tile, none of it fine."""
     image = inputs["image"]
     return {"pixel_values": image, "fine": torch.zeros(len(image), dtype=torch.bool, device=image.device)}
+
+
+def picture_as_tile(rule: Rule, config: Any, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Give a picture as the first of the tiles that a tower looks at together, the others empty and masked."""
+    image, more = inputs["image"], config.max_num_tiles - 1
+    number = config.supported_aspect_ratios.index([1, 1]) + 1
+    first = torch.ones(len(image), 1, 1, dtype=torch.int64, device=image.device)
+    return {
+        "pixel_values": F.pad(image[:, None, None], (0, 0, 0, 0, 0, 0, 0, more)),
+        "aspect_ratio_ids": first[:, 0] * number,
+        "aspect_ratio_mask": F.pad(first, (0, more)),
+    }
 
 
 def clip(rule: Rule, config: Any, inputs: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -6,11 +6,14 @@ space, and no maps. ``tests/plugins/huggingface`` holds every line to what the l
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from zoo_huggingface.rules.audio import AUDIO
 from zoo_huggingface.rules.composite import COMPOSITES
 from zoo_huggingface.rules.dense import DENSE
 from zoo_huggingface.rules.dual import PARTS
 from zoo_huggingface.rules.inner import INNER
+from zoo_huggingface.rules.mended import MENDED, MENDED_PARTS
 from zoo_huggingface.rules.packed import PACKED
 from zoo_huggingface.rules.rule import GENERIC, Rule
 from zoo_huggingface.rules.text import TEXT
@@ -19,9 +22,10 @@ from zoo_huggingface.rules.unserved_sequences import UNSERVED_SEQUENCES
 from zoo_huggingface.rules.video import VIDEO
 from zoo_huggingface.rules.vision import VISION
 
-__all__ = ["COMPOSITES", "GENERIC", "PARTS", "RULES", "UNSERVED", "Rule"]
+__all__ = ["COMPOSITES", "GENERIC", "MENDED_PARTS", "PARTS", "RULES", "UNSERVED", "Rule"]
 
-RULES: dict[str, Rule] = {**AUDIO, **TEXT, **VISION, **DENSE, **VIDEO, **PACKED, **INNER}
+_ALL: dict[str, Rule] = {**AUDIO, **TEXT, **VISION, **DENSE, **VIDEO, **PACKED, **INNER}
+RULES: dict[str, Rule] = _ALL | {name: replace(_ALL[name], defaults=fields) for name, fields in MENDED.items()}
 """Model type to rule."""
 UNSERVED: dict[str, str] = {**UNSERVED_PICTURES, **UNSERVED_SEQUENCES}
 """Model type to the reason why it cannot be served."""

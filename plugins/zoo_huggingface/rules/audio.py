@@ -55,8 +55,26 @@ AUDIO: dict[str, Rule] = {
     "gemma4_audio": Rule(sequence=replace(_STEPS, bins=128), blocks="layers"),
     "glmasr_encoder": Rule(sequence=replace(_BINS, mask="", rate="half"), blocks="layers"),
     "granite_speech5_encoder": Rule(sequence=replace(_STEPS, bins=("num_mel_bins", 4)), blocks="layers"),
+    **{
+        name: Rule(
+            sequence=replace(_STEPS, argument="hidden_states", mask="", rate="same", bins=("input_dim", 1)),
+            blocks="layers",
+            model=model,
+        )
+        for name, model in (
+            ("granite_speech_encoder", "GraniteSpeechCTCEncoder"),
+            ("granite_speech_plus_encoder", "GraniteSpeechPlusCTCEncoder"),
+        )
+    },
     "lasr_encoder": Rule(sequence=_STEPS, blocks="layers", call={"output_attention_mask": True}),
     "moonshine": Rule(sequence=replace(_WAVEFORM, rate="output", unless=None), tower="encoder", blocks="layers"),
+    "moonshine_streaming_encoder": Rule(
+        sequence=replace(
+            _WAVEFORM, masked=True, rate="output", unless=None, filled=True, step=("sample_rate", "frame_ms", 0.001)
+        ),
+        blocks="layers",
+        model="MoonshineStreamingEncoder",
+    ),
     "moss_transcribe_diarize_audio": Rule(sequence=_THIRTY_SECONDS, blocks="layers"),
     "muse_spark_audio": Rule(
         sequence=replace(
@@ -80,6 +98,19 @@ AUDIO: dict[str, Rule] = {
         ),
         pooling=("pooler", "mean"),
         blocks="layers",
+    ),
+    "phi4_multimodal_audio": Rule(
+        sequence=replace(
+            _STEPS,
+            argument="hidden_states",
+            mask="mask",
+            masked=True,
+            bins=("input_size", 1),
+            rate="every",
+            step="time_reduction",
+        ),
+        blocks="encoders",
+        model="Phi4MultimodalAudioModel",
     ),
     "qwen2_audio_encoder": Rule(sequence=replace(_THIRTY_SECONDS, rate="quarter"), blocks="layers"),
     "sew-d": replace(_WAV2VEC2, blocks="encoder.encoder.layer"),

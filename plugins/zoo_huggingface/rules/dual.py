@@ -147,6 +147,14 @@ PARTS: dict[str, dict[str, Rule]] = {
         "text": replace(_TEXT, pooling=("pooler",), blocks="", projection=""),
     },
     "xclip": {"text": _TEXT},
+    "idefics": {
+        "vision": replace(
+            _VISION,
+            pooling=("pooler", "mean"),
+            projection=None,
+            forced={"num_hidden_layers": 0, "freeze_vision_layers": False, "freeze_text_layers": False},
+        ),
+    },
     "llama4": {"text": replace(_LANGUAGE, tower="language_model.model")},
     "mllama": {"text": _LANGUAGE},
     "modernvbert": {"text": _ENCODER},

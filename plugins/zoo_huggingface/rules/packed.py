@@ -11,7 +11,7 @@ from dataclasses import replace
 from zoo_huggingface.rules.packing import Packing
 from zoo_huggingface.rules.rule import Rule
 
-__all__ = ["PACKED", "QWEN_RULE", "WINDOWED_RULE"]
+__all__ = ["PACKED", "QWEN_RULE", "STRIP_RULE", "WINDOWED_RULE"]
 
 _QWEN = Packing()
 _BLOCKS = ("patch_size", "spatial_merge_size")
@@ -35,7 +35,7 @@ _MUSE = Rule(
     maps="packed",
     divisor=("patch_size", "merge_size"),
 )
-_NAVIT = Rule(
+STRIP_RULE = Rule(
     takes="packed",
     packing=Packing(
         order="yixj", shape="strip", argument="pixel_values", extra=(("target_sizes", "sides"),), merge=2, values="cuv"
@@ -99,8 +99,8 @@ PACKED: dict[str, Rule] = {
         divisor=("patch_size", "merge_kernel_size"),
     ),
     "lfm3_vl_vision": replace(QWEN_RULE, packing=Packing(argument="pixel_values"), pooling=("mean",), blocks="layers"),
-    "minicpm_ocr_vision": _NAVIT,
-    "minicpmv4_7_vision": _NAVIT,
+    "minicpm_ocr_vision": STRIP_RULE,
+    "minicpmv4_7_vision": STRIP_RULE,
     "muse_glimmer_vision": _MUSE,
     "muse_spark_vision": _MUSE,
     "qwen2_5_vl_vision": WINDOWED_RULE,

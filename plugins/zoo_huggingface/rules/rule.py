@@ -11,7 +11,7 @@ from zoo_huggingface.rules.sequence import Sequence
 
 __all__ = ["GENERIC", "Rule"]
 
-Layout = Literal["tokens", "nchw", "nhwc", "hiera", "windows", "packed", "rows"]
+Layout = Literal["tokens", "nchw", "nhwc", "hiera", "windows", "packed", "rows", "tiles"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,9 @@ class Rule:
         growth: What the stride grows by from stage to stage.
         rounding: How a grid that is no whole number of tokens is rounded: ``floor`` (what is left over is not seen) or
             ``ceil`` (it is filled up).
-        after: Field of the config with the number of tokens after the grid, which are no part of it.
+        after: Number of tokens after the grid, which are no part of it, or the field of the config that has it.
+        shrink: What height and width of the last state's grid are those of the blocks divided by, rounded up; 0 where
+            the last state is no grid.
         resize: ``free`` (takes any picture size), ``flag`` (takes others when told to interpolate its positions) or
             ``fixed``.
         size: Height and width in pixels, where the config has no ``image_size``.
@@ -56,12 +58,15 @@ class Rule:
         optional_pooler: Whether its class takes ``add_pooling_layer``.
         unpooled: Config fields to set when the pooler is not used, so that it is not built; where a published config
             has them so, there is no pooler.
-        defaults: Config fields of a bare type, where the config's own defaults cannot be built.
+        defaults: Config fields of a bare type, where the config's own defaults cannot be built or run; of many types in
+            ``rules.mended``.
         forced: Config fields that are always set.
         unused: Paths of parameters that never run in an encoder, where a trial pass does not show it.
         beside: Paths of modules that run beside the others and whose outputs are no features; they are skipped.
         merger: Path of the module that merges tokens for a language model; skipped unless ``merged`` is what is pooled.
         call: Further arguments of the forward pass.
+        checkpointing: Whether the library's gradient checkpointing, where its class says that it has it, reaches the
+            blocks.
         model: Name of its class in transformers, where that is not what ``AutoModel`` gives.
         tower: Path of the encoder inside that class.
         projection: Path of the layer that projects the pooled vector into the space shared by two towers; empty where
@@ -87,7 +92,8 @@ class Rule:
     stride: int | None = None
     growth: int = 1
     rounding: Literal["floor", "ceil"] = "floor"
-    after: str = ""
+    after: str | int = ""
+    shrink: int = 1
     resize: Literal["free", "flag", "fixed"] = "free"
     size: tuple[int, int] | None = None
     divisor: int | tuple[str | int, ...] = 1
@@ -102,6 +108,7 @@ class Rule:
     beside: tuple[str, ...] = ()
     merger: str = ""
     call: Mapping[str, Any] = field(default_factory=dict)
+    checkpointing: bool = True
     model: str | None = None
     tower: str = ""
     projection: str | None = None

@@ -35,7 +35,8 @@ class Sequence:
         bins: Number of bins of a spectrogram, or field of the config that has it and what it is multiplied by.
         steps_first: Whether transformers takes ``(B, steps, bins)``; zoo's is ``(B, bins, steps)``.
         channel: Whether transformers wants a dimension of 1 after the batch.
-        step: Field of the config with the number of samples or steps a token; with a dot, a field of an inner config.
+        step: Field of the config with the number of samples or steps a token; with a dot, a field of an inner
+            config; or fields and numbers, whose product it is.
         filled: Whether lengths must be multiples of ``step``; silence is added at the end.
         trial: Number of samples or steps of a trial pass.
     """
@@ -56,6 +57,6 @@ class Sequence:
     bins: int | tuple[str, int] = 0
     steps_first: bool = False
     channel: bool = False
-    step: str = ""
+    step: str | tuple[str | float, ...] = ""
     filled: bool = False
     trial: int = 16

@@ -47,9 +47,7 @@ _ENCODERS: dict[str, Rule] = {
     "electra": _BERT_ALONE,
     "embedding_gemma2_text": replace(_ENCODER, pooling=("mean",)),
     "ernie": _BERT,
-    "esm": replace(
-        _BERT, sequence=Sequence(offset=True), defaults={"vocab_size": 33, "pad_token_id": 1, "mask_token_id": 32}
-    ),
+    "esm": replace(_BERT, sequence=Sequence(offset=True)),
     "esmc": _ENCODER,
     "eurobert": _ENCODER,
     "flaubert": _XLM,
@@ -95,7 +93,7 @@ _ENCODERS: dict[str, Rule] = {
     "xlm-roberta": _ROBERTA,
     "xlm-roberta-xl": _ROBERTA,
     "xlnet": Rule(sequence=_RELATIVE, pooling=("last", "mean"), blocks="layer"),
-    "xmod": replace(_ROBERTA, defaults={"default_language": "en_XX"}),
+    "xmod": _ROBERTA,
     "yoso": _BERT_ALONE,
 }
 
@@ -193,6 +191,16 @@ _DECODERS: dict[str, Rule] = {
     "ctrl": _GPT2,
     "dbrx": replace(_DECODER, sequence=Sequence(limit=("max_seq_len", 1)), blocks="blocks"),
     "openai-gpt": replace(_GPT2, call={}),
+    **{
+        name: replace(_DECODER, model=model)
+        for name, model in (
+            ("deepseek_ocr2_text", "DeepseekOcr2TextModel"),
+            ("paddleocr_vl_text", "PaddleOCRTextModel"),
+            ("step3p5", "Step3p7TextModel"),
+            ("unlimited_ocr_text", "UnlimitedOcrTextModel"),
+        )
+    },
+    "kosmos_2_5_text_model": replace(_DECODER, blocks="model.layers", model="Kosmos2_5TextModel"),
     "opt": replace(_DECODER, blocks="decoder.layers"),
     "xglm": replace(_DECODER, sequence=_FROM_FIRST),
 }

@@ -14,13 +14,6 @@ UNSERVED: dict[str, str] = {
         "it takes a text and a picture at once, and is an encoder of neither alone",
     ),
     **dict.fromkeys(
-        (
-            *("deepseek_ocr2", "evolla", "idefics", "kosmos-2.5", "paddleocr_vl"),
-            *("phi4_multimodal", "step3p7", "unlimited_ocr"),
-        ),
-        "it is made of several models, none of which AutoModel names",
-    ),
-    **dict.fromkeys(
         ("chameleon", "glm_image_vqmodel"), "it turns pictures into codes for a language model, and not into features"
     ),
     **dict.fromkeys(
@@ -28,6 +21,7 @@ UNSERVED: dict[str, str] = {
     ),
     "blip_2_qformer": "it takes the vectors of a vision tower, and is no encoder of pictures",
     "dinat": "it needs the library natten, which zoo does not install",
+    "evolla": "it takes a protein as amino acids and as structure, and is no encoder of pictures, texts or sounds",
     "imagegpt": "it takes the numbers of colour clusters, one for each pixel",
     **dict.fromkeys(("pe_audio_video", "pe_audio_video_encoder"), "it takes a clip and its sound at once"),
     "sam3_video": "it is made of a detector and a tracker; name 'sam3_vision_model'",

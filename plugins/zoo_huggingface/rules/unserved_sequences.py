@@ -37,7 +37,6 @@ UNSERVED_SEQUENCES: dict[str, str] = {
     "emu3": "its config must list the tokens that stand for pictures, and its text model is not apart",
     "gemma3n_audio": "it takes spectrograms with a mask of its own, under names of its own",
     "kyutai_speech_to_text": "it takes the codes of a codec of sound beside its text",
-    "moonshine_streaming": "transformers 5.23 cannot build it, not even from its own defaults",
     "muse_glimmer_assistant": "it takes the vectors of another model, and is no encoder",
     **dict.fromkeys(
         ("nemotron3_5_transcribe_audio", "nemotron3_5_transcribe_word_timestamp"),
@@ -47,7 +46,7 @@ UNSERVED_SEQUENCES: dict[str, str] = {
     "qwen3_asr_encoder": "it gives the frames of all sounds of a batch as one sequence",
     "speecht5": "only its task models have the layers that take waveforms or texts",
     "t5gemma2": "its encoder looks at pictures too, and is not apart",
-    "voxtral_realtime_text": "transformers names no class for it",
+    "voxtral_realtime_text": "it takes the delay at which it listens beside its text, and is not apart from it",
     "univnet": "it makes waveforms of spectrograms, and is no encoder",
 }
 """Model type to the reason why it cannot be served."""

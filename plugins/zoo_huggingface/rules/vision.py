@@ -70,9 +70,7 @@ VISION: dict[str, Rule] = {
     "dinov3_vit": _DINOV3,
     "donut-swin": replace(_SWIN, windows="window_size"),
     "dpt": replace(_PLAIN, resize="free", pooling=("cls", "mean"), forced={"is_hybrid": False}),
-    "edgetam_vision_model": Rule(
-        size=(1024, 1024), state="nhwc", defaults={"backbone_channel_list": [1024, 512, 256, 64]}
-    ),
+    "edgetam_vision_model": Rule(size=(1024, 1024), state="nhwc"),
     "efficientnet": Rule(
         pooling=("pooler",), blocks="encoder.blocks", maps="nchw", stem="embeddings", resize="free", least=32
     ),

@@ -19,7 +19,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING_NA
 import zoo
 from zoo.contracts.backbone import Backbone
 from zoo.contracts.features import Want
-from zoo.data.handing import as_samples
+from zoo.data import as_rows
 from zoo.errors import ConfigError, UnknownName, WeightsError
 from zoo.reference import Reference
 from zoo_huggingface.places import find_place
@@ -180,7 +180,7 @@ def test_a_size_in_the_reference_gives_pictures_of_any_shape_one_size(saved, tmp
 
     with pytest.raises(zoo.ShapeError, match=r"must have one size, got .*; name a size in the reference"):
         free.predict(pictures)
-    assert sized.preprocess(as_samples(pictures)[0])["image"].shape == (2, 3, 56, 56)
+    assert sized.preprocess(as_rows(pictures, sized.modalities)[0])["image"].shape == (2, 3, 56, 56)
     for size, message in (
         (57, "must be a multiple of 28 .* 56×56 or 84×84"),
         (0, "whole number"),

@@ -107,8 +107,11 @@ CASES = {
     ),
 }  # fmt: skip
 
-OTHERS = {"gemma4_vision", "inkling2_vision", "minicpm_ocr_vision", "minicpmv4_7_vision", "siglip2_vision_model"}
+STRIPS = ("minicpm_ocr_vision", "minicpmv4_6_vision", "minicpmv4_7_vision")
+OTHERS = {"gemma4_vision", "inkling2_vision", *STRIPS, "siglip2_vision_model"}
 """Towers with a test of their own below."""
+INSIDE = {"kosmos_2_5_vision_model", "molmo2_vision", "paddleocr_vl_vision", "pix2struct_vision_model"}
+"""Towers that ``test_towers`` compares inside the whole model."""
 
 
 QUICK = {"glm4v_vision", "kimi_k25_vision", "qwen3_vl_vision"}
@@ -223,8 +226,19 @@ def hidden_state(name: str, backbone: Backbone, number: int, given: Any) -> Tens
 FIELDS: dict[str, dict[str, Any]] = {
     "gemma4_vision": {**_VIT, "num_key_value_heads": 2, "head_dim": 16, "pooling_kernel_size": 2},
     "inkling2_vision": {**_VIT, "posemb_grid_size": 4, "projection_hidden_dim": 24, "text_hidden_size": 24},
+    "kosmos_2_5_vision_model": {**{k: v for k, v in _VIT.items() if k != "patch_size"}, "head_dim": 16},
     "minicpm_ocr_vision": {**_VIT, "image_size": 64, "insert_layer_id": 1},
+    "minicpmv4_6_vision": {**_VIT, "image_size": 64, "insert_layer_id": 1},
     "minicpmv4_7_vision": {**_VIT, "image_size": 64, "insert_layer_id": 1},
+    "molmo2_vision": {**_VIT, "image_size": [16, 16], "num_key_value_heads": 2, "head_dim": 16},
+    "paddleocr_vl_vision": {**_VIT, "image_size": 64},
+    "pix2struct_vision_model": {
+        "hidden_size": 32,
+        "d_ff": 48,
+        "d_kv": 16,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 2,
+    },
     "siglip2_vision_model": {**_VIT, "num_patches": 16},
 }
 
@@ -276,7 +290,7 @@ def test_inkling2_is_that_of_the_librarys_processor_and_tower():
     assert features.grid == (4, 6)
 
 
-@pytest.mark.parametrize("name", ["minicpm_ocr_vision", "minicpmv4_7_vision"])
+@pytest.mark.parametrize("name", STRIPS)
 @torch.no_grad()
 def test_minicpm_is_that_of_a_tower_that_is_given_a_strip_of_patches(name):
     backbone = build(name)
@@ -292,10 +306,10 @@ def test_minicpm_is_that_of_a_tower_that_is_given_a_strip_of_patches(name):
 
 
 def test_every_packing_rule_is_tested_here():
-    assert {*CASES, *OTHERS} == {name for name, rule in RULES.items() if rule.packing is not None}
+    assert {*CASES, *OTHERS, *INSIDE} == {name for name, rule in RULES.items() if rule.packing is not None}
 
 
-@pytest.mark.parametrize("name", marked(sorted({*CASES, *OTHERS})))
+@pytest.mark.parametrize("name", marked(sorted({*CASES, *OTHERS, *INSIDE})))
 def test_each_parameter_of_a_tower_gets_a_gradient_and_each_stage_has_some(name):
     backbone = build(name)
     spec, side = backbone.spec, backbone.spec.inputs[0].divisor * 2

@@ -68,12 +68,11 @@ def test_a_picture_becomes_the_processors_own_tensor(name, size):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("DonutImageProcessor", "DonutImageProcessor does thumbnail"),
-        ("LlavaNextImageProcessor", "patches or several cuts, not one picture"),
+        ("DonutImageProcessor", "DonutImageProcessor makes a thumbnail of a picture before it is padded"),
+        ("Kimi_K25ImageProcessor", "Kimi_K25ImageProcessor pads a picture to whole patches"),
+        ("LightGlueImageProcessor", "LightGlueImageProcessor compares two pictures"),
         ("Owlv2ImageProcessor", "Owlv2ImageProcessor blurs a picture before it is scaled"),
         ("PerceiverImageProcessor", "PerceiverImageProcessor cuts a picture before it is scaled"),
-        ("PaddleOCRVLImageProcessor", "patches or several cuts, not one picture"),
-        ("Siglip2ImageProcessor", "Siglip2ImageProcessor scales to"),
     ],
 )
 def test_a_processor_that_does_more_is_named_and_not_imitated(name, sentence):
@@ -211,14 +210,22 @@ def test_options_carry_the_recipe_over_to_another_size_and_other_channels(tmp_pa
     assert len(said.mean) == said.channels == 2
 
 
-def test_a_processor_that_cannot_be_said_is_logged_and_the_backbone_still_builds(tmp_path, caplog):
+def test_a_processor_that_gives_no_picture_is_logged_and_the_backbone_still_builds(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, logger="zoo"):
-        spec = spec_of(tmp_path, preprocessor_config={"image_processor_type": "DonutImageProcessor"})
+        spec = spec_of(tmp_path, preprocessor_config={"image_processor_type": "LightGlueImageProcessor"})
 
     assert spec.preprocessing is None
     assert spec.inputs[0].size == (32, 32)
     assert "its preprocessing is not known, so give it tensors that are ready" in caplog.text
-    assert "DonutImageProcessor does thumbnail" in caplog.text
+    assert "LightGlueImageProcessor compares two pictures" in caplog.text
+
+
+def test_a_processor_that_is_run_itself_leaves_the_recipe_out_and_says_nothing(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING, logger="zoo"):
+        spec = spec_of(tmp_path, preprocessor_config={"image_processor_type": "DonutImageProcessor"})
+
+    assert spec.preprocessing is None
+    assert caplog.text == ""
 
 
 def test_a_processor_of_a_repositorys_own_code_is_never_made(tmp_path, caplog):

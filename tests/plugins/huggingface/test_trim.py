@@ -114,6 +114,20 @@ def test_a_cut_backbone_compiles_to_one_graph_exports_and_checkpoints():
     assert torch.allclose(exported, plain, atol=1e-6)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("want", [Want(maps=("s1", "s2")), Want(pooled=False, maps=("s2",))], ids=["whole", "cut"])
+def test_a_module_that_breaks_its_graph_compiles_to_equal_features(want):
+    backbone, image = build("vit"), torch.randn(2, 3, 32, 32)
+    backbone.trim(want)
+    backbone.native.get_submodule("layers.0").register_forward_hook(lambda *_: torch._dynamo.graph_break())
+    plain = backbone(image, want)
+
+    compiled = torch.compile(lambda batch: backbone(batch, want), backend="eager")(image)
+
+    assert all(torch.allclose(compiled.maps[stage], plain.maps[stage], atol=1e-6) for stage in want.maps)
+    assert not want.pooled or torch.allclose(compiled.pooled, plain.pooled, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["vit", "swin"])
 def test_gradient_checkpointing_of_a_cut_backbone_changes_no_gradient(name):
     plain, saving = build(name), build(name)
