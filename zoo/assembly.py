@@ -15,9 +15,9 @@ import torch
 from zoo.catalog import list_backbones, resolve
 from zoo.contracts.backbone import Backbone, check_want
 from zoo.contracts.drawing import draw_once
-from zoo.contracts.head import HeadContext, Needs
+from zoo.contracts.head import Head, HeadContext, Needs
 from zoo.contracts.weights import fit_weights, read_weights
-from zoo.errors import CapabilityError, ConfigError
+from zoo.errors import CapabilityError, ConfigError, nearest
 from zoo.model import Model
 from zoo.reference import Reference
 from zoo.registry import registry
@@ -31,6 +31,8 @@ log = logging.getLogger("zoo")
 
 MAIN = "main"
 """Name of the only stream, where the user gave none."""
+
+NOTHING = Want(pooled=False)
 
 HeadLike = HeadSpec | str | Mapping[str, Any]
 BackboneLike = str | Reference | Backbone | Mapping[str, str | Reference | Backbone]
@@ -63,6 +65,8 @@ def build(
     backbone: BackboneLike,
     heads: Sequence[HeadLike] | HeadLike = (),
     *,
+    inputs: str | Mapping[str, str] | None = None,
+    share: Mapping[str, str] | None = None,
     weights: str | Path | None = "pretrained",
     dtype: str | torch.dtype | None = None,
     seed: int | None = None,
@@ -73,6 +77,11 @@ def build(
         backbone: A reference such as ``timm:mobilenetv3``, or what :func:`zoo.wrap` gave; or stream name to
             one of them. What was wrapped is taken as it is, not copied.
         heads: The heads, each as :func:`head` gives it, a dict, or a type's name; none for a bare feature extractor.
+        inputs: What feeds the streams: the name of one input that all of them see, each prepared in its own way, or
+            stream name to input name. By default each stream has an input of its own name, and the only stream one
+            named after what it takes, such as ``image``.
+        share: New stream to the stream whose module it runs too, on an input of its own: a siamese network, whose one
+            module is trained, frozen and stored once.
         weights: ``"pretrained"``; None for random weights; or the path of a safetensors file with the library's own
             keys, for a model with one backbone.
         dtype: Floating type of all parameters, ``float32``, ``bfloat16``, ``float16`` or ``float64``; None for the one
@@ -91,7 +100,7 @@ def build(
         WeightsError: If the weights cannot be had or do not fit.
     """
     floating = None if dtype is None else _floating(dtype)
-    spec = _with_origin(plan_model(backbone, heads), weights)
+    spec = _with_origin(plan_model(backbone, heads, inputs=inputs, share=share), weights)
     wrapped = _wrapped(backbone, weights)
     with nullcontext() if seed is None else torch.random.fork_rng():
         model = assemble(spec, weights=weights, seed=seed, wrapped=wrapped)
@@ -111,15 +120,58 @@ def _floating(dtype: str | torch.dtype) -> torch.dtype:
     return known[name]
 
 
-def plan_model(backbone: BackboneLike, heads: Sequence[HeadLike] | HeadLike = ()) -> ModelSpec:
+def plan_model(
+    backbone: BackboneLike,
+    heads: Sequence[HeadLike] | HeadLike = (),
+    *,
+    inputs: str | Mapping[str, str] | None = None,
+    share: Mapping[str, str] | None = None,
+) -> ModelSpec:
     """Make the spec that :func:`build` would build, without loading weights; the arguments are the same."""
-    named = _named(backbone)
-    streams = {}
-    for stream, asked in named.items():
-        spec = asked.spec if isinstance(asked, Backbone) else _look_up(asked)
-        streams[stream] = StreamSpec(backbone=spec, input=_input_name(stream, spec, len(named)))
+    specs = {
+        stream: asked.spec if isinstance(asked, Backbone) else _look_up(asked)
+        for stream, asked in _named(backbone).items()
+    }
+    owners = dict(share or {})
+    for stream, owner in owners.items():
+        if owner not in specs or stream in specs:
+            raise ConfigError(
+                f"share must give a new stream and the one whose module it runs, got {stream!r}: {owner!r}; the "
+                f"streams are {', '.join(specs)}."
+            )
+    backbones = {**specs, **{stream: specs[owner] for stream, owner in owners.items()}}
+    fed = _inputs(backbones, inputs)
+    streams = {
+        stream: StreamSpec(backbone=spec, input=fed[stream], shares=owners.get(stream))
+        for stream, spec in backbones.items()
+    }
     listed = heads if isinstance(heads, Iterable) and not isinstance(heads, (str, Mapping)) else [heads]
     return _with_needs(ModelSpec(streams=streams, heads=tuple(HeadSpec.of(one) for one in listed)))
+
+
+def _inputs(backbones: Mapping[str, BackboneSpec], inputs: str | Mapping[str, str] | None) -> dict[str, str]:
+    """Name the input of each stream.
+
+    Raises:
+        ConfigError: If one is named for no stream, or one input would have to be of two kinds.
+    """
+    if isinstance(inputs, str):
+        inputs = dict.fromkeys(backbones, inputs)
+    for stream in inputs or {}:
+        if stream not in backbones:
+            near = ", ".join(nearest(stream, backbones) or backbones)
+            raise ConfigError(f"inputs names the input of {stream!r}, and the streams are {near}.")
+    alone = next(iter(backbones.values())).modality if len(backbones) == 1 else None
+    named = {stream: (inputs or {}).get(stream, alone or stream) for stream in backbones}
+    kinds: dict[str, str] = {}
+    for stream, name in named.items():
+        modality = backbones[stream].modality
+        if kinds.setdefault(name, modality) != modality:
+            raise ConfigError(
+                f"The input {name!r} cannot be {kinds[name]} for one stream and {modality} for {stream!r}; "
+                "give each an input of its own."
+            )
+    return named
 
 
 def _named(backbone: BackboneLike) -> dict[str, str | Reference | Backbone]:
@@ -165,10 +217,6 @@ def _with_origin(spec: ModelSpec, weights: str | Path | None) -> ModelSpec:
     return replace(spec, streams=streams)
 
 
-def _input_name(stream: str, spec: BackboneSpec, count: int) -> str:
-    return spec.modality if count == 1 else stream
-
-
 def assemble(
     spec: ModelSpec,
     *,
@@ -201,10 +249,11 @@ def assemble(
     for name in tasks:
         if tasks.count(name) > 1:
             raise ConfigError(f"Two tasks are called {name!r}; give each its own name.")
-    if weights not in (None, "pretrained") and len(spec.streams) > 1:
+    owners = {stream: entry for stream, entry in spec.streams.items() if entry.shares is None}
+    if weights not in (None, "pretrained") and len(owners) > 1:
         raise ConfigError("A weights file serves one backbone; the model has several streams.")
     backbones: dict[str, Backbone] = {}
-    for stream, entry in spec.streams.items():
+    for stream, entry in owners.items():
         _sow(seed, f"backbones.{stream}")
         if entry.backbone.provider == WRAPPED:
             backbones[stream] = _own_module(stream, entry.backbone, weights, wrapped or {})
@@ -212,7 +261,13 @@ def assemble(
             provider = registry().provider(entry.backbone.provider)
             with draw_once() if weights is None else nullcontext():
                 backbones[stream] = provider.build(entry.backbone, weights=weights)
-    return Model(spec, backbones, heads, wants).eval()
+    return Model(spec, backbones, heads, wants, _optional(spec, heads, context)).eval()
+
+
+def _optional(spec: ModelSpec, heads: Mapping[str, Head], context: HeadContext) -> frozenset[str]:
+    """Name the streams whose input a sample may lack: all heads that read them say so, and there is one."""
+    readers = {stream: [h for h in heads.values() if stream in context.needs(h.spec)] for stream in spec.streams}
+    return frozenset(s for s, found in readers.items() if found and all(s in head.may_miss() for head in found))
 
 
 def _own_module(
@@ -247,12 +302,13 @@ def _with_needs(spec: ModelSpec) -> ModelSpec:
 
 
 def _needs(spec: ModelSpec, context: HeadContext) -> dict[str, Want]:
-    """Say what the heads read of each stream that they read."""
+    """Say what the heads read of each stream that they read, and of those that share its module."""
     wants: dict[str, Want] = {}
     for one in spec.heads:
         for stream, needs in context.needs(one).items():
-            wants[stream] = wants.get(stream, Want(pooled=False)) | _want(one, needs, spec.streams[stream].backbone)
-    return {stream: want for stream, want in wants.items() if want != Want(pooled=False)}
+            owner = spec.owner(stream)
+            wants[owner] = wants.get(owner, Want(pooled=False)) | _want(one, needs, spec.streams[stream].backbone)
+    return {name: wants[owner] for name in spec.streams if wants.get(owner := spec.owner(name)) not in (None, NOTHING)}
 
 
 def _wants(spec: ModelSpec, context: HeadContext) -> dict[str, Want]:
@@ -290,10 +346,8 @@ def _want(one: HeadSpec, needs: Needs, spec: BackboneSpec) -> Want:
 
 def _lacks(one: HeadSpec, spec: BackboneSpec, missing: str, capability: str) -> CapabilityError:
     have = ", ".join([*spec.capabilities, *(f"maps@{stage.reduction:g}" for stage in spec.maps)])
-    others = [
-        found.reference
-        for found in list_backbones(needs=capability, modality=spec.modality, pretrained=True, max_params=5e7)
-        if found.entry.name != spec.architecture
-    ][:3]
+    easy = list_backbones(needs=capability, modality=spec.modality, pretrained=True, max_params=5e7)
+    known = easy or list_backbones(needs=capability, modality=spec.modality, sort="parameters")
+    others = [found.reference for found in known if found.entry.name != spec.architecture][:3]
     hint = f" Backbones that give it: {', '.join(others)}." if others else ""
     return CapabilityError(f"The head {one.name!r} ({one.type}) needs {missing}; {spec.reference} gives {have}.{hint}")

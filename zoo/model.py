@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,8 @@ from zoo.contracts.backbone import Backbone, tensor_names
 from zoo.contracts.features import Features, Want
 from zoo.contracts.head import Decoded, Head, Task
 from zoo.contracts.modules import ModuleMap
-from zoo.data import Sample, SamplePreprocessor, as_samples
+from zoo.contracts.sharing import Shared
+from zoo.data import PRESENT, Inputs, Preparer, Sample, as_rows, batched, placed
 from zoo.errors import ConfigError, ShapeError, UnknownName, nearest
 from zoo.freezing import freeze_stages
 from zoo.spec import ModelSpec
@@ -48,10 +49,12 @@ class Model(nn.Module):
         backbones: Stream name to backbone; each is cut to what the spec says that the heads read.
         heads: Head name to head, in order.
         wants: Stream name to the features that the heads need.
+        optional: The streams whose input a sample may lack.
 
     Shape:
         - input: ``(B, C, H, W)`` float for a model with one input; else input name to tensor, or to a mapping of the
-          backbone's input names to tensors.
+          backbone's input names to tensors. Where streams see one input each in its own form, stream name to that; and
+          under ``present``, for an input that some samples lack, its name to ``(B,)`` bool.
         - output: task name to tensor.
     """
 
@@ -61,18 +64,20 @@ class Model(nn.Module):
         backbones: Mapping[str, Backbone],
         heads: Mapping[str, Head],
         wants: Mapping[str, Want],
+        optional: frozenset[str] = frozenset(),
     ) -> None:
         super().__init__()
         self.spec = spec
         self.backbones: ModuleMap[Backbone] = ModuleMap(backbones)
         self.heads: ModuleMap[Head] = ModuleMap(heads)
         self.wants = dict(wants)
+        self._optional = optional
         self.provenance: dict[str, Any] = {}
         """How the model came to be (method, data, metrics); JSON, kept in its bundle."""
         self.cut: dict[str, frozenset[str]] = {
-            stream: _cut_off(backbones[stream], entry.keep) for stream, entry in spec.streams.items()
+            stream: _cut_off(backbone, spec.streams[stream].keep) for stream, backbone in backbones.items()
         }
-        """The stages of each stream of which nothing is left, since no head reads them."""
+        """The stages of each backbone of which nothing is left, since no head reads them."""
         self._frozen: dict[str, frozenset[str]] = {stream: frozenset() for stream in backbones}
 
     # --- forward
@@ -81,30 +86,49 @@ class Model(nn.Module):
         """Give the output of every task for a batch."""
         return self.score(self.features(inputs))
 
-    def features(self, inputs: Tensor | Mapping[str, Any]) -> dict[str, Features]:
+    def features(
+        self, inputs: Tensor | Mapping[str, Any], *, run: Callable[[str, Any], Features] | None = None
+    ) -> dict[str, Features]:
         """Give the features of every stream: one pass through each backbone.
+
+        Args:
+            inputs: As for :meth:`forward`.
+            run: Gives the features of a stream from what it sees; None to run its own backbone.
 
         Raises:
             ShapeError: If an input is missing, or has the wrong rank, channels, size or dtype.
         """
-        given = self._by_name(inputs)
-        return {
-            stream: self.backbones[stream](given[entry.input], self.wants[stream])
-            for stream, entry in self.spec.streams.items()
-        }
+        given = self._by_stream(inputs)
+        found: dict[str, Features] = {}
+        for stream, entry in self.spec.streams.items():
+            own, seen = self.backbones[entry.shares or stream], given[stream]
+            found[stream] = own(seen, self.wants[stream]) if run is None else run(stream, seen)
+            if self._optional and isinstance(inputs, Mapping):
+                found[stream].present = inputs.get(PRESENT, {}).get(entry.input)
+        return found
 
     def score(self, features: Mapping[str, Features]) -> dict[str, Tensor]:
         """Give the output of every task from features."""
         return {name: output for head in self.heads.values() for name, output in head(features).items()}
 
-    def losses(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def losses(
+        self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], *, later: bool = False
+    ) -> dict[str, Tensor]:
         """Give the weighted loss of every task; the model's loss is their sum.
 
         Args:
             outputs: As :meth:`forward` gave them.
             targets: Task name to encoded target; a task without an entry has no labels in this batch.
+            later: Whether heads that balance tasks by shared parameters may find none, as a backbone trains later;
+                else that is a ``ConfigError``.
         """
-        return {name: loss for head in self.heads.values() for name, loss in head.losses(outputs, targets).items()}
+        found: dict[str, Tensor] = {}
+        for head in self.heads.values():
+            losses: Mapping[str, Tensor] = head.losses(outputs, targets)
+            if self.training and torch.is_grad_enabled() and head.balances:
+                losses = head.balance(losses, targets, Shared.of(self.backbones, later=later))
+            found.update(losses)
+        return found
 
     def tasks(self) -> dict[str, Task]:
         """Give all tasks by name, those inside combinators too."""
@@ -115,18 +139,22 @@ class Model(nn.Module):
         """Names of the inputs, in the order of the streams."""
         return tuple(dict.fromkeys(entry.input for entry in self.spec.streams.values()))
 
-    def _by_name(self, inputs: Tensor | Mapping[str, Any]) -> Mapping[str, Any]:
-        names = self.input_names
+    def _by_stream(self, inputs: Tensor | Mapping[str, Any]) -> Mapping[str, Any]:
+        """Give each stream what it sees."""
+        streams, names = self.spec.streams, self.input_names
         if isinstance(inputs, Tensor):
             if len(names) > 1:
                 raise ShapeError(f"The model has the inputs {', '.join(names)}; give a dict of them, got one tensor.")
-            return {names[0]: inputs}
-        if len(names) == 1 and names[0] not in inputs:
-            return {names[0]: inputs}  # the backbone's own input names, such as input_ids
-        for name in names:
-            if name not in inputs:
-                raise ShapeError(f"The model needs the input {name!r}, got {', '.join(inputs) or 'none'}.")
-        return inputs
+            return dict.fromkeys(streams, inputs)
+        if len(names) == 1 and names[0] not in inputs and not any(stream in inputs for stream in streams):
+            return dict.fromkeys(streams, inputs)  # the backbone's own input names, such as input_ids
+        given = {}
+        for stream, entry in streams.items():
+            key = stream if stream in inputs else entry.input
+            if key not in inputs:
+                raise ShapeError(f"The model needs the input {entry.input!r}, got {', '.join(inputs) or 'none'}.")
+            given[stream] = inputs[key]
+        return given
 
     # --- stages and freezing
 
@@ -193,8 +221,9 @@ class Model(nn.Module):
 
     def _up_to(self, until: str | None) -> dict[str, frozenset[str]]:
         wanted, _, stage = (until or "").rpartition(".")
-        if wanted and wanted not in self.backbones:
-            raise UnknownName(f"The model has no stream {wanted!r}; it has {', '.join(self.backbones)}.")
+        if wanted and wanted not in self.spec.streams:
+            raise UnknownName(f"The model has no stream {wanted!r}; it has {', '.join(self.spec.streams)}.")
+        wanted = wanted and self.spec.owner(wanted)
         found = {}
         for stream, backbone in self.backbones.items():
             if wanted and stream != wanted:
@@ -229,7 +258,8 @@ class Model(nn.Module):
         Args:
             pictures: A path, a Pillow image or a ``(C, H, W)`` tensor gives one prediction; a sequence of them, or a
                 ``(B, C, H, W)`` tensor, a list. A tensor must be normalised already; paths and images are preprocessed
-                as the backbone was trained.
+                as the backbone was trained. Where the input is a text, a str is one. For a model with several inputs, a
+                dict of them by name, or a sequence of such dicts.
             batch_size: Pictures in one pass, 1 or more.
             device: Where to run; None for where the model is.
 
@@ -239,79 +269,82 @@ class Model(nn.Module):
         Raises:
             DataError: If a picture cannot be read; the message has its path and the reason.
             ShapeError: If a tensor does not fit.
-            ConfigError: If the model takes something else than one picture, ``batch_size`` is below 1, or the device is
-                not there.
+            ConfigError: If a backbone has no way from a sample to its input, ``batch_size`` is below 1, or the device
+                is not there.
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size must be 1 or more, got {batch_size}.")
-        samples, single = as_samples(pictures)
-        found = [row for rows in self._predict_batches(samples, batch_size, device) for row in rows]
+        rows, single = as_rows(pictures, self.modalities)
+        found = [row for part in self._predict_batches(rows, batch_size, device) for row in part]
         return found[0] if single else found
 
     def _predict_batches(
-        self, samples: list[Sample], batch_size: int, device: str | torch.device | None
+        self, rows: list[Inputs], batch_size: int, device: str | torch.device | None
     ) -> Iterator[list[Prediction]]:
         place = as_device(device) if device is not None else next(self.parameters()).device
         was_training = self.training
         self.eval().to(place)
         try:
             with torch.no_grad(), ThreadPoolExecutor(max_workers=4) as pool:
-                for start in range(0, len(samples), batch_size):
-                    batch = self.preprocess(samples[start : start + batch_size], pool)
-                    outputs = self({name: tensor.to(place) for name, tensor in batch.items()})
+                for start in range(0, len(rows), batch_size):
+                    part = rows[start : start + batch_size]
+                    outputs = self(placed(self.preprocess(part, pool), place))
                     tasks = self.tasks()
                     decoded = {name: tasks[name].decode(_plain(output)) for name, output in outputs.items()}
-                    count = len(samples[start : start + batch_size])
-                    yield [{name: rows[row] for name, rows in decoded.items()} for row in range(count)]
+                    yield [{name: found[row] for name, found in decoded.items()} for row in range(len(part))]
         finally:
             self.train(was_training)
 
-    def preprocess(self, samples: Sequence[Sample], pool: ThreadPoolExecutor | None = None) -> dict[str, Tensor]:
-        """Turn samples into the batch that the model takes.
+    def preprocess(self, rows: Sequence[Inputs], pool: ThreadPoolExecutor | None = None) -> dict[str, Any]:
+        """Turn rows of samples into the batch that the model takes.
 
         Args:
-            samples: Pictures, or ready tensors.
-            pool: Threads that open pictures; None to open them one by one.
+            rows: Input name to sample, a row.
+            pool: Threads that open samples; None to open them one by one.
 
         Returns:
-            Input name to ``(B, C, H, W)``.
+            What :meth:`forward` takes.
 
         Raises:
-            ConfigError: If the model has several inputs, or its input is not a picture.
-            DataError: If a picture cannot be read.
+            ConfigError: If a backbone has no way from a sample to its input.
+            DataError: If a sample cannot be read, or is missing.
             ShapeError: If the tensors differ in size.
         """
-        one = self.preprocessor()
-        tensors = list(pool.map(one, samples) if pool is not None else map(one, samples))
-        sizes = {tuple(tensor.shape) for tensor in tensors}
-        if len(sizes) > 1:
-            raise ShapeError(
-                f"The pictures of one batch must have one size, got {sorted(sizes)}; "
-                "name a size in the reference ('?img_size=224'), or give pictures of one shape."
-            )
-        return {self.input_names[0]: torch.stack(tensors)}
+        preparers = self.preparers()
+        made: dict[str, list[Any]] = {}
+        for key, preparer in preparers.items():
+            samples = [row.get(preparer.input) for row in rows]
+            made[key] = list((pool.map if pool is not None else map)(preparer.one, samples))
+        return batched(preparers, made)
 
-    def preprocessor(self) -> SamplePreprocessor:
-        """Give the function from one sample to the tensor that the model takes.
+    @property
+    def modalities(self) -> dict[str, str]:
+        """Input name to what its samples are, such as ``image``."""
+        return self.spec.modalities
+
+    def preparers(self) -> dict[str, Preparer]:
+        """Give the functions from samples to what the model takes, by the key under which :meth:`forward` takes it.
+
+        That is the input's name, or the stream's where streams that share an input each see it in a form of their own.
 
         Raises:
-            ConfigError: If the model has several inputs, or its input is not a picture.
+            ConfigError: If a backbone has no way from a sample to its input.
         """
-        names = self.input_names
-        if len(names) > 1:
-            raise ConfigError(f"The model has the inputs {', '.join(names)}; call it with a dict of tensors.")
-        backbones = [stream.backbone for stream in self.spec.streams.values()]
-        recipes = {backbone.preprocessing for backbone in backbones}
-        recipe = recipes.pop()
-        if recipes:
-            raise ConfigError("The model's streams see a picture each in its own form; call it with a dict of tensors.")
-        if recipe is None:
-            what = ", ".join(entry.name for entry in backbones[0].inputs)
-            raise ConfigError(
-                f"{backbones[0].reference} ({backbones[0].modality}) has no way from a picture to its input; "
-                f"call the model with tensors: {what}."
-            )
-        return SamplePreprocessor(recipe)
+        found: dict[str, Preparer] = {}
+        for name in self.input_names:
+            streams = [stream for stream, entry in self.spec.streams.items() if entry.input == name]
+            optional = self._optional.issuperset(streams)
+            made = {stream: self._preparer(stream, optional=optional) for stream in streams}
+            first = made[streams[0]]
+            found |= {name: first} if all(map(first.like, made.values())) else made
+        return found
+
+    def _preparer(self, stream: str, *, optional: bool) -> Preparer:
+        entry = self.spec.streams[stream]
+        spec, recipe = entry.backbone, entry.backbone.preprocessing
+        prepare = self.backbones[self.spec.owner(stream)].preprocessor() if recipe is None else recipe.apply
+        size = spec.inputs[0].size if recipe is None else recipe.size
+        return Preparer(entry.input, spec.modality, prepare, recipe, size, optional)
 
     # --- saving
 

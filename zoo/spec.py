@@ -248,11 +248,14 @@ class StreamSpec:
         input: Name of the input; streams that name the same input share it.
         keep: What the heads read of it; layers that none of this runs through are cut off. None for the whole
             backbone, where no head reads it.
+        shares: The stream whose very module this one runs, as the two sides of a siamese network do; None for a module
+            of its own.
     """
 
     backbone: BackboneSpec
     input: str = "image"
     keep: Want | None = None
+    shares: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,12 +274,42 @@ class ModelSpec:
         """Check that names are usable and unique."""
         if not self.streams:
             raise ConfigError("A model must have at least one stream, got none.")
-        for name in self.streams:
+        for name, entry in self.streams.items():
             check_name("stream", name)
+            check_name("input", entry.input)
+            if "present" in (name, entry.input):
+                raise ConfigError("No stream or input may be called 'present', which says which samples have an input.")
+            self._check_stream(name, entry)
         names = [head.name for head in self.heads]
         for name in names:
             if names.count(name) > 1:
                 raise ConfigError(f"Two heads are called {name!r}; give each its own name.")
+
+    def _check_stream(self, name: str, entry: StreamSpec) -> None:
+        """Refuse a stream whose name is an input of others, or that shares what it cannot."""
+        if entry.input != name and any(other.input == name for other in self.streams.values()):
+            raise ConfigError(f"The stream {name!r} is called like an input that it does not read; rename one of them.")
+        if entry.shares is None:
+            return
+        owner = self.streams.get(entry.shares)
+        if owner is None or owner.shares is not None or owner is entry:
+            owners = ", ".join(one for one, other in self.streams.items() if other.shares is None) or "none"
+            raise ConfigError(
+                f"The stream {name!r} shares the module of {entry.shares!r}; those with one of their own: {owners}."
+            )
+        if (owner.backbone, owner.keep) != (entry.backbone, entry.keep):
+            raise ConfigError(
+                f"The streams {entry.shares!r} and {name!r} share one module, and their descriptions differ."
+            )
+
+    @property
+    def modalities(self) -> dict[str, str]:
+        """Input name to what its samples are, such as ``image``."""
+        return {entry.input: entry.backbone.modality for entry in self.streams.values()}
+
+    def owner(self, stream: str) -> str:
+        """Name the stream whose module a stream runs: itself, or the one that it shares."""
+        return self.streams[stream].shares or stream
 
 
 def check_name(what: str, name: str) -> None:

@@ -9,7 +9,14 @@ from zoo.hooks import hookimpl
 def zoo_heads() -> dict[str, str]:
     """Give the head types; a class is imported when a head of its type is built."""
     return {
+        "attention_pool": "zoo_heads.attention_pool:AttentionPool",
         "classifier": "zoo_heads.classifier:Classifier",
+        "embedding": "zoo_heads.embedding:Embedding",
+        "feature_fusion": "zoo_heads.feature_fusion:FeatureFusion",
         "multi_task": "zoo_heads.multi_task:MultiTask",
+        "ordinal": "zoo_heads.ordinal:Ordinal",
+        "prototype": "zoo_heads.prototype:Prototype",
         "regression": "zoo_heads.regression:Regression",
+        "two_stream": "zoo_heads.two_stream:TwoStream",
+        "zero_shot": "zoo_heads.zero_shot:ZeroShot",
     }

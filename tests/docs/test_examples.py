@@ -18,6 +18,7 @@ import typer
 
 from zoo.cli import main
 from zoo.cli.app import app
+from zoo.cli.runfile import read_run
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -84,6 +85,9 @@ def test_the_examples_of_a_page_run_as_they_stand(page, workplace):
             code = compile(block.text, where, "exec")
             if block.mark != "needs":
                 exec(code, namespace)
+        elif block.language == "yaml":
+            (workplace / "run.yaml").write_text(block.text)
+            assert read_run(workplace / "run.yaml"), where
         elif block.language == "sh":
             for command in commands(block):
                 assert parses(command), where
@@ -94,7 +98,7 @@ def test_the_examples_of_a_page_run_as_they_stand(page, workplace):
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_block_says_what_it_is_and_every_mark_is_known(page):
     for block in blocks(page):
-        assert block.language in ("python", "sh", "text", "toml", "json", "csv"), block.line
+        assert block.language in ("python", "sh", "text", "toml", "json", "csv", "yaml"), block.line
         assert (block.mark, block.value) in (("", ""), ("needs", "network")) or block.mark == "from", block.line
 
     text = page.read_text("utf-8")

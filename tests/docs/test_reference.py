@@ -72,6 +72,9 @@ def test_every_head_has_a_section_with_its_settings_and_defaults():
     [
         ("classifier", {"classes": ["a", "b"]}),
         ("classifier", {"classes": ["a", "b"], "multi_label": True}),
+        ("embedding", {"classes": ["a", "b"]}),
+        ("embedding", {"loss": "triplet"}),
+        ("ordinal", {"classes": ["a", "b"]}),
         ("regression", {}),
     ],
 )

@@ -257,10 +257,10 @@ def test_a_batch_has_one_picture_or_more(model, size):
         model.predict([], batch_size=size)
 
 
-def test_a_model_of_several_inputs_does_not_take_a_picture(pictures):
+def test_a_model_of_several_inputs_wants_them_by_name(pictures):
     built = zoo.build({"a": "timm:test_resnet", "b": "timm:test_vit"}, kinds(stream="a"), weights=None)
 
-    with pytest.raises(ConfigError, match="the inputs a, b; call it with a dict of tensors"):
+    with pytest.raises(DataError, match="A row must give the inputs a, b by name, got"):
         built.predict(pictures)
 
 

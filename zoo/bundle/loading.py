@@ -125,8 +125,7 @@ def restore(
     from zoo.bundle.rebuilding import ordered, rebuild
 
     manifest = contents.manifest
-    streams = [part.name for part in manifest.components if part.role == "backbone"]
-    spec = ordered(manifest.model, streams)
+    spec = ordered(manifest.model, manifest.streams)
     model = rebuild(spec, contents.tensors, texts=contents.texts, where=where, device=device, modules=modules)
     for stream, stages in manifest.frozen.items():
         model.set_frozen(stream, frozenset(stages))

@@ -124,7 +124,10 @@ class Probe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """All that is known of a bundle; the fields are the keys of ``zoo.json``, which also has ``checksum``."""
+    """All that is known of a bundle; the fields are the keys of ``zoo.json``, which also has ``checksum``.
+
+    ``streams`` is the order of the model's streams, which keys have not.
+    """
 
     format: Literal["zoo.bundle"] = "zoo.bundle"
     format_version: str = FORMAT_VERSION
@@ -132,6 +135,7 @@ class Manifest:
     kind: Literal["full"] = "full"
     created: Created
     model: ModelSpec
+    streams: tuple[str, ...]
     components: tuple[Component, ...]
     files: Mapping[str, FileEntry]
     tied: tuple[tuple[str, ...], ...] = ()
@@ -211,7 +215,11 @@ def _check(manifest: Manifest, where: str) -> None:
     whole = all(_SHA256.fullmatch(entry.sha256) and entry.size >= 0 for entry in manifest.files.values())
     if not whole or not all(_STATE.fullmatch(part.state_digest) for part in manifest.components):
         raise BundleError(f"{where} does not follow the format: a digest or size is malformed.")
-    expected = [("backbone", n, s.backbone.provider) for n, s in manifest.model.streams.items()]
+    streams = manifest.model.streams
+    if sorted(manifest.streams) != sorted(streams):
+        raise BundleError(f"{where} does not follow the format: the order of its streams names others than its model.")
+    owners = {name: stream.backbone for name, stream in streams.items() if stream.shares is None}
+    expected = [("backbone", name, backbone.provider) for name, backbone in owners.items()]
     expected += [("head", head.name, head.type) for head in manifest.model.heads]
     given = [(part.role, part.name, part.type) for part in manifest.components]
     if sorted(given) != sorted(expected):
@@ -221,8 +229,7 @@ def _check(manifest: Manifest, where: str) -> None:
             raise BundleError(f"{where} does not follow the format: {part.name!r} cannot be in {part.path[:80]!r}.")
         if f"{part.path}/{NATIVE}" not in manifest.files:
             raise BundleError(f"{where} does not follow the format: it has no {part.path}/{NATIVE}.")
-    streams = manifest.model.streams
-    stages = {name: {stage.name for stage in stream.backbone.stages} for name, stream in streams.items()}
+    stages = {name: {stage.name for stage in backbone.stages} for name, backbone in owners.items()}
     frozen = all(set(names) <= stages.get(stream, set()) for stream, names in manifest.frozen.items())
     if not frozen or any(len(group) < 2 for group in manifest.tied):
         raise BundleError(f"{where} does not follow the format: its frozen stages or tied tensors are impossible.")

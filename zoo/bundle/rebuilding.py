@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -103,7 +103,8 @@ def _wrapped(spec: ModelSpec, modules: Mapping[str, Own], where: str) -> dict[st
     Raises:
         BundleError: If one is missing, is not needed, or is no module.
     """
-    needed = {name: entry.backbone for name, entry in spec.streams.items() if entry.backbone.provider == WRAPPED}
+    wrapped = {name: entry for name, entry in spec.streams.items() if entry.backbone.provider == WRAPPED}
+    needed = {name: entry.backbone for name, entry in wrapped.items() if entry.shares is None}
     for stream in modules:
         if stream not in needed:
             known = ", ".join(needed) or "none"
@@ -124,7 +125,7 @@ def _wrapped(spec: ModelSpec, modules: Mapping[str, Own], where: str) -> dict[st
     return found
 
 
-def ordered(spec: ModelSpec, streams: list[str]) -> ModelSpec:
+def ordered(spec: ModelSpec, streams: Sequence[str]) -> ModelSpec:
     """Put the streams of a spec in order; a manifest's keys are sorted."""
     return replace(spec, streams={stream: spec.streams[stream] for stream in streams})
 

@@ -93,6 +93,7 @@ def _describe(model: Model) -> _Draft:
     fields: dict[str, Any] = {
         "created": _created(),
         "model": model.spec,
+        "streams": tuple(model.spec.streams),
         "components": components,
         "tied": tensors.tied,
         "memory_formats": tensors.memory_formats,
@@ -134,7 +135,8 @@ def _readable(content: object, path: str) -> bytes:
 
 def _components(model: Model, tensors: TensorSet) -> tuple[Component, ...]:
     parts: list[tuple[Literal["backbone", "head"], str, str, PluginEntry]] = []
-    for stream, entry in model.spec.streams.items():
+    for stream in model.backbones:
+        entry = model.spec.streams[stream]
         parts.append(("backbone", stream, entry.backbone.provider, _builder(entry.backbone)))
     for head in model.spec.heads:
         parts.append(("head", head.name, head.type, _entry(registry().owner("heads", head.type))))

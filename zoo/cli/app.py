@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from zoo.cli import bundles, catalog, conformance, demonstration, plugins, prediction, training
+from zoo.cli import bundles, catalog, conformance, demonstration, plugins, prediction, runfile, training
 
 __all__ = ["UsageFault", "app", "run", "usage"]
 
@@ -52,6 +52,7 @@ catalogs = typer.Typer(invoke_without_command=True, callback=catalog.catalogs)
 catalogs.command("build", epilog=catalog.BUILD_EXAMPLES)(catalog.build)
 app.add_typer(catalogs, name="catalog", epilog=catalog.BUILD_EXAMPLES, rich_help_panel=LOOK)
 app.command("fit", epilog=training.FIT_EXAMPLES, rich_help_panel=TRAIN)(training.fit)
+app.command("schema", epilog=runfile.EXAMPLES, rich_help_panel=TRAIN)(runfile.schema)
 app.command("evaluate", epilog=training.EVALUATE_EXAMPLES, rich_help_panel=TRAIN)(training.evaluate)
 app.command("predict", epilog=prediction.EXAMPLES, rich_help_panel=TRAIN)(prediction.predict)
 app.command("demo", epilog=demonstration.EXAMPLES, rich_help_panel=TRAIN)(demonstration.demo)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from zoo.augmentation import Augmentation
     from zoo.spec import HeadSpec
 
-__all__ = ["check_target", "read_augmentation", "read_head", "read_settings", "read_weights"]
+__all__ = ["check_target", "read_augmentation", "read_head", "read_pairs", "read_settings", "read_weights"]
 
 
 def read_head(text: str) -> HeadSpec:
@@ -38,6 +38,27 @@ def read_head(text: str) -> HeadSpec:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"--head must be TYPE, NAME=TYPE or JSON, got {text!r}: {error}.") from error
+
+
+def read_pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
+    """Read names written as ``name=value``.
+
+    Raises:
+        ConfigError: If one has another form, or is given twice.
+
+    Example:
+        >>> read_pairs("--stream", ["rgb=timm:resnet18?in_channels=3"])
+        {'rgb': 'timm:resnet18?in_channels=3'}
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise ConfigError(f"{option} must be NAME=VALUE, got {text!r}.")
+        if name in found:
+            raise ConfigError(f"{option} {name}=… is given twice.")
+        found[name] = value
+    return found
 
 
 def read_settings(texts: Sequence[str], *, taken: Iterable[str]) -> dict[str, Any]:

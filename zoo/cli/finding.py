@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli import numbers
@@ -111,13 +113,16 @@ def _row(one: Listing) -> tuple[object, ...]:
 
 @speaks
 def give_info(name: str, *, spec: bool = False, as_json: bool = False) -> None:
-    """Say which backbone a name means and what is known of it.
+    """Say which backbone a name means and what is known of it; of a bundle, draw what it is made of.
 
     Raises:
         UnknownName: If nothing has that name, or it is not served.
+        BundleError: If the bundle is not well.
     """
     import zoo
 
+    if (Path(name.removeprefix("bundle:")) / "zoo.json").is_file():
+        return _give_composition(name.removeprefix("bundle:"), as_json=as_json)
     found, entry = zoo.info(name)
     full = _spec(found) if spec else None
     if as_json:
@@ -131,6 +136,18 @@ def give_info(name: str, *, spec: bool = False, as_json: bool = False) -> None:
     say_table(("", ""), [row for row in rows if row[1] not in (None, "")])
     if full is not None:
         _say_spec(full)
+    return None
+
+
+def _give_composition(bundle: str, *, as_json: bool) -> None:
+    import zoo
+    from zoo.report.composition import compose, draw
+
+    whole = replace(compose(zoo.load(bundle)), name=bundle)
+    if as_json:
+        return say_json(asdict(whole))
+    for line in draw(whole):
+        say(line)
     return None
 
 

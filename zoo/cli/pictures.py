@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from zoo.model import Model
 
-__all__ = ["Predicted", "find_pictures", "predict_all"]
+__all__ = ["Predicted", "find_pictures", "predict_all", "predict_rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Predicted:
     """One picture and what the model says of it.
 
     Args:
-        path: The picture.
+        path: The picture; of a row with several inputs, its first.
         predictions: Task name to prediction, as JSON.
         reason: Why it could not be predicted; None if it could.
     """
@@ -82,6 +82,31 @@ def predict_all(model: Model, paths: Sequence[Path], *, batch_size: int, device:
             predicted = iter(_predict(model, good, device))
             for path, one in zip(batch, opened, strict=True):
                 yield next(predicted) if isinstance(one, PictureSample) else Predicted(path, reason=one)
+
+
+def predict_rows(model: Model, paths: Sequence[Path], *, batch_size: int, device: torch.device) -> Iterator[Predicted]:
+    """Predict the rows of a table, for a model with several inputs or a text; unreadable rows come last.
+
+    Raises:
+        DataError: If there is another number of tables than one.
+    """
+    from zoo.data import read
+    from zoo.data.tabular import TABLE_SUFFIXES
+    from zoo.training.tables import input_columns
+
+    names = ", ".join(model.modalities)
+    if len(paths) != 1 or paths[0].suffix.lower() not in TABLE_SUFFIXES:
+        raise DataError(f"The model takes {names}; give one {', '.join(TABLE_SUFFIXES)} file with a column for each.")
+    table = read(paths[0], labels=[], **input_columns(model.modalities))
+    rows = [dict(zip(table.inputs, row, strict=True)) for row in zip(*table.inputs.values(), strict=True)]
+    for start in range(0, len(rows), batch_size):
+        part = rows[start : start + batch_size]
+        found = model.predict(part, batch_size=batch_size, device=device)
+        for row, predictions in zip(part, found, strict=True):
+            name = next((sample.name for sample in row.values() if sample is not None), "an empty row")
+            yield Predicted(Path(name), {task: dict(decoded.as_json()) for task, decoded in predictions.items()})
+    for skipped in table.skipped:
+        yield Predicted(Path(skipped.name), reason=skipped.reason)
 
 
 def _open(path: Path) -> PictureSample | str:

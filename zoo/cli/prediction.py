@@ -16,7 +16,8 @@ __all__ = ["predict"]
 EXAMPLES = (
     "zoo predict my-model cat.jpg\n\n"
     "zoo predict my-model pictures/ --csv labels.csv\n\n"
-    "zoo predict my-model *.png --json"
+    "zoo predict my-model *.png --json\n\n"
+    "zoo predict my-pairs pairs.csv"
 )
 
 
@@ -24,7 +25,10 @@ EXAMPLES = (
 def predict(
     bundle: Bundle,
     pictures: Annotated[
-        list[Path], typer.Argument(metavar="PICTURE...", help="Pictures, or folders of them.", show_default=False)
+        list[Path],
+        typer.Argument(
+            metavar="PICTURE...", help="Pictures, or folders of them; a table for several inputs.", show_default=False
+        ),
     ],
     batch_size: BatchSize = 32,
     device: Device = "auto",
@@ -33,7 +37,7 @@ def predict(
 ) -> None:
     """Predict pictures; exit code 1 if some could not be read."""
     import zoo
-    from zoo.cli.pictures import Predicted, find_pictures, predict_all
+    from zoo.cli.pictures import Predicted, find_pictures, predict_all, predict_rows
     from zoo.cli.spreadsheet import check_file, write_csv
     from zoo.training.evaluation import pick_device
 
@@ -42,7 +46,9 @@ def predict(
         check_file(csv)
     place = pick_device(device)
     rows: list[Predicted] = []
-    found = predict_all(zoo.load(bundle), paths, batch_size=batch_size, device=place)
+    model = zoo.load(bundle)
+    each = predict_all if list(model.modalities.values()) == ["image"] else predict_rows
+    found = each(model, paths, batch_size=batch_size, device=place)
     lines = not as_json and csv is None
     for row in found if lines else progress(found, "Predicting", total=len(paths)):
         rows.append(row)

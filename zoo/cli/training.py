@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zoo.cli.arguments import check_target, read_augmentation, read_head, read_settings, read_weights
+from zoo.cli.arguments import check_target, read_augmentation, read_head, read_pairs, read_settings, read_weights
 from zoo.cli.options import AsJson, BatchSize, Bundle, Device, ImageColumn, Strict
 from zoo.cli.output import note, say, say_json, say_table, speaks
+from zoo.cli.runfile import take_file
 from zoo.errors import ConfigError
 
 if TYPE_CHECKING:
+    from zoo.spec import ModelSpec
     from zoo.training.history import History
 
 __all__ = ["evaluate", "fit"]
@@ -25,7 +28,10 @@ FIT_EXAMPLES = (
     "zoo fit cells.csv --backbone timm:resnet18 --out cells --target defect --target age --epochs 20\n\n"
     'zoo fit cells.csv --backbone timm:resnet18 --out cells --head defect=classifier --head \'{"type": "regression", '
     '"name": "age", "loss": "huber"}\'\n\n'
-    "zoo fit pictures/ --backbone timm:vit --out my-model --method feature_extraction"
+    "zoo fit pictures/ --backbone timm:vit --out my-model --method feature_extraction\n\n"
+    "zoo fit pairs.csv --stream rgb=timm:resnet18 --stream flow=timm:resnet18 --out pairs "
+    '--head \'{"type": "classifier", "name": "action", "stream": "rgb"}\'\n\n'
+    "zoo fit --file run.yaml"
 )
 EVALUATE_EXAMPLES = "zoo evaluate my-model pictures/ --split test\n\nzoo evaluate my-model new.csv --json"
 
@@ -35,15 +41,71 @@ RUN = (
 )
 """The options of ``zoo fit`` that ``zoo.fit`` takes as they are."""
 
-Data = Annotated[str, typer.Argument(metavar="DATA", help="Folder of class folders, or CSV, TSV or Parquet table.")]
+DATA = "Folder of class folders, or CSV, TSV or Parquet table."
+Data = Annotated[str, typer.Argument(metavar="DATA", help=DATA)]
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """The backbones of a run, as ``zoo.build`` takes them.
+
+    Args:
+        backbones: The reference of the only backbone, or stream name to reference.
+        inputs: The input of all, or stream name to input; None for each its own.
+        share: New stream to the one whose module it runs.
+    """
+
+    backbones: str | dict[str, str]
+    inputs: str | dict[str, str] | None
+    share: dict[str, str] | None
+
+    @classmethod
+    def of(cls, backbone: str | None, stream: Sequence[str], inputs: Sequence[str], share: Sequence[str]) -> Streams:
+        """Read what was typed.
+
+        Raises:
+            ConfigError: If there is no backbone, or one of each kind.
+        """
+        if (backbone is None) == (not stream):
+            raise ConfigError(
+                "zoo fit takes --backbone REF, or --stream NAME=REF for each of several; give one of them."
+            )
+        one = next((text for text in inputs if "=" not in text), None)
+        if one is not None and len(inputs) > 1:
+            raise ConfigError(f"--input {one} is the input of all streams; leave the others out, or write STREAM=NAME.")
+        return cls(
+            backbone if backbone is not None else read_pairs("--stream", stream),
+            one if one is not None else read_pairs("--input", inputs) or None,
+            read_pairs("--share", share) or None,
+        )
+
+    def plan(self) -> ModelSpec:
+        """Plan the model without its heads; it costs nothing, and says what is wrong."""
+        from zoo.assembly import plan_model
+
+        return plan_model(self.backbones, inputs=self.inputs, share=self.share)
 
 
 @speaks
 def fit(
     context: typer.Context,
-    data: Data,
-    backbone: Annotated[str, typer.Option(metavar="REF", help="Backbone, such as timm:mobilenetv3.")],
-    out: Annotated[Path, typer.Option(metavar="BUNDLE", help="Folder of the new bundle.")],
+    data: Annotated[str | None, typer.Argument(metavar="DATA", help=DATA, show_default=False)] = None,
+    backbone: Annotated[str | None, typer.Option(metavar="REF", help="Backbone, such as timm:mobilenetv3.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="BUNDLE", help="Folder of the new bundle.")] = None,
+    file: Annotated[  # its options are known before the others are read
+        Path | None,
+        typer.Option(is_eager=True, callback=take_file, metavar="FILE", help="Options as YAML or JSON; zoo schema."),
+    ] = None,
+    stream: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=REF", help="A stream and its backbone. Repeatable.")
+    ] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", metavar="NAME", help="The input of all streams, or STREAM=NAME. Repeatable."),
+    ] = None,
+    share: Annotated[
+        list[str] | None, typer.Option(metavar="NEW=STREAM", help="A stream on another's module. Repeatable.")
+    ] = None,
     head: Annotated[list[str] | None, typer.Option(metavar="SPEC", help="TYPE, NAME=TYPE or JSON. Repeatable.")] = None,
     target: Annotated[list[str] | None, typer.Option(metavar="COL", help="Column to learn. Repeatable.")] = None,
     method: Annotated[str, typer.Option(help="Training method; zoo list --methods.")] = "fine_tuning",
@@ -59,7 +121,7 @@ def fit(
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16.")] = "auto",
     validation: Annotated[float, typer.Option(help="Share of the rows to choose the best epoch by; 0 for none.")] = 0.2,
     patience: Annotated[int | None, typer.Option(min=1, help="Epochs without a better one before it stops.")] = None,
-    select: Annotated[str | None, typer.Option(metavar="NAME", help="Best epoch by loss, or TASK/METRIC.")] = None,
+    select: Annotated[str | None, typer.Option(metavar="NAME", help="Best epoch: loss, tasks, or TASK/METRIC.")] = None,
     augmentation: Annotated[
         str | None, typer.Option(metavar="NAME", help="Vary training pictures: light, standard, or JSON.")
     ] = None,
@@ -72,7 +134,12 @@ def fit(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train heads on a backbone and save the bundle."""
+    """Train heads on one backbone or several and save the bundle."""
+    if data is None:
+        raise ConfigError("zoo fit needs DATA, on the command line or in --file.")
+    streams = Streams.of(backbone, stream or (), inputs or (), share or ())
+    if out is None:
+        raise ConfigError("zoo fit needs --out BUNDLE, on the command line or in --file.")
     run = {name: context.params[name] for name in RUN} | {"progress": sys.stderr.isatty()}
     if head and target:
         raise ConfigError("--head names the column of each head itself; leave --target out.")
@@ -81,16 +148,16 @@ def fit(
     run["augmentation"] = read_augmentation(augmentation)
     check_target(out, overwrite=overwrite)
     source = {"image": image, "split": split, "labels": target or None, "strict": strict}
-    history, saved = _train(data, source, backbone, heads, read_weights(weights), run, out, overwrite=overwrite)
+    history, saved = _train(data, source, streams, heads, read_weights(weights), run, out, overwrite=overwrite)
     if as_json:
         return say_json({**history.as_json(), "bundle": str(saved)})
-    return _say_history(history, out)
+    return _say_history(history, out, len(streams.plan().modalities))
 
 
 def _train(
     data: str,
     source: Mapping[str, Any],
-    backbone: str,
+    streams: Streams,
     heads: list[Any],
     weights: str | None,
     run: Mapping[str, Any],
@@ -102,18 +169,21 @@ def _train(
     import zoo
     from zoo.registry import registry
     from zoo.training.evaluation import pick_device
+    from zoo.training.tables import input_columns
 
     pick_device(run["device"])
-    zoo.resolve(backbone)
+    planned = streams.plan()
     registry().method_class(run["method"])
-    table = zoo.read(data, **source)
+    table = zoo.read(data, **source, **input_columns(planned.modalities))
     specs = zoo.infer_heads(table, heads=heads)
-    model = zoo.build(backbone, specs, weights=weights, seed=run["seed"])
+    model = zoo.build(
+        streams.backbones, specs, inputs=streams.inputs, share=streams.share, weights=weights, seed=run["seed"]
+    )
     history = zoo.fit(model, table, **run)
     return history, model.save(out, overwrite=overwrite)
 
 
-def _say_history(history: History, out: Path) -> None:
+def _say_history(history: History, out: Path, inputs: int) -> None:
     parts = {"validation": history.validation, "test": history.test or {}}
     names = [(task, metric) for metrics in parts.values() for task in metrics for metric in metrics[task]]
     shown = [part for part, metrics in parts.items() if metrics]
@@ -127,7 +197,8 @@ def _say_history(history: History, out: Path) -> None:
         say(f"best epoch {history.best_epoch} of {len(history.epochs)}, by {history.select}")
     if history.skipped:
         note(f"left out, since they could not be read: {len(history.skipped)}")
-    say(f"{out} is saved. Next: zoo predict {shlex.quote(str(out))} picture.jpg")
+    example = "picture.jpg" if inputs == 1 else "table.csv"
+    say(f"{out} is saved. Next: zoo predict {shlex.quote(str(out))} {example}")
 
 
 def _number(value: float | None) -> str | None:
@@ -148,9 +219,11 @@ def evaluate(
 ) -> None:
     """Measure a bundle on labelled data."""
     import zoo
+    from zoo.training.tables import input_columns
 
     model = zoo.load(bundle)
-    table = zoo.read(data, image=image, split=split_column, strict=strict)
+    columns = input_columns(model.modalities)
+    table = zoo.read(data, image=image, split=split_column, strict=strict, **columns)
     for row in table.skipped:
         note(f"skipped {row}")
     metrics = zoo.evaluate(model, table, split=split, batch_size=batch_size, device=device)

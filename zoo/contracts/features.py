@@ -26,6 +26,8 @@ class Features:
         - ``mask``: ``(B, N)``, bool, True where a token is real; None if all are.
         - ``embed``: ``(B, E)``, the projected vector of a dual-tower model, normalised to length 1.
         - ``grid``: height and width of the token grid, so that ``N == grid[0] * grid[1]``.
+        - ``present``: ``(B,)``, bool, False where the sample has no input for this stream, and what stands here for it
+          means nothing; None if all have one. The model sets it, not the backbone.
     """
 
     pooled: Tensor | None = None
@@ -35,6 +37,7 @@ class Features:
     mask: Tensor | None = None
     embed: Tensor | None = None
     grid: tuple[int, int] | None = None
+    present: Tensor | None = None
 
 
 torch.export.register_dataclass(Features, serialized_type_name="zoo.Features")

@@ -7,14 +7,16 @@ regression); a combinator such as ``multi_task`` is a head with other heads insi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from zoo.contracts.features import Features
+from zoo.contracts.needs import Needs
+from zoo.contracts.sharing import Shared
 from zoo.errors import ConfigError
 from zoo.spec import BackboneSpec, HeadSpec, check_options, from_json
 
@@ -25,32 +27,6 @@ __all__ = ["Decoded", "Head", "HeadConfig", "HeadContext", "Label", "Needs", "Ta
 
 Label = str | int | float | bool | tuple[str, ...] | None
 """A raw label of one sample; None where it has none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Needs:
-    """What a head asks of one stream.
-
-    Args:
-        pooled: Whether it reads the pooled vector.
-        tokens: Whether it reads tokens.
-        reductions: Reductions of the maps that it reads, such as ``(8, 16, 32)``.
-        embed: Whether it reads the projected vector of a dual-tower model.
-    """
-
-    pooled: bool = False
-    tokens: bool = False
-    reductions: tuple[int, ...] = ()
-    embed: bool = False
-
-    def __or__(self, other: Needs) -> Needs:
-        """Ask for what either asks."""
-        return Needs(
-            pooled=self.pooled or other.pooled,
-            tokens=self.tokens or other.tokens,
-            reductions=tuple(sorted({*self.reductions, *other.reductions})),
-            embed=self.embed or other.embed,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +124,13 @@ class Head(nn.Module, ABC):
         """
         return spec
 
+    def may_miss(self) -> frozenset[str]:
+        """Name the streams whose input a sample may lack, which then is ``Features.present``; none by default.
+
+        A model takes such a sample only if every head that reads the stream says so.
+        """
+        return frozenset()
+
     @abstractmethod
     def tasks(self) -> dict[str, Task]:
         """Give the tasks that have an output, by name: itself, or those of the heads inside it."""
@@ -171,6 +154,43 @@ class Head(nn.Module, ABC):
             outputs: Task name to output, as :meth:`forward` gave it.
             targets: Task name to encoded target; a task without an entry has no labels in this batch.
         """
+
+    @property
+    def balances(self) -> bool:
+        """Whether :meth:`balance` does something: here or in a head inside it."""
+        return any(head.balances for head in self.inside())
+
+    def balance(
+        self, losses: Mapping[str, Tensor], targets: Mapping[str, Tensor], shared: Shared
+    ) -> Mapping[str, Tensor]:
+        """Weigh the tasks, in training; a head that does not lets those inside do so, itself a part of their trunk.
+
+        Args:
+            losses: Task name to loss, as :meth:`losses` gave it.
+            targets: As for :meth:`losses`.
+            shared: What the tasks may have in common below.
+
+        Raises:
+            ConfigError: If the way of balancing needs shared parameters, and there are none.
+        """
+        inside = list(self.inside())
+        theirs = {id(parameter) for head in inside for parameter in head.parameters()}
+        trunk = [p for p in self.parameters() if p.requires_grad and id(p) not in theirs]
+        found = dict(losses)
+        for head in inside:
+            if head.balances:
+                own = {name: losses[name] for name in head.tasks() if name in losses}
+                found |= head.balance(own, targets, shared.under(trunk))
+        return found
+
+    def inside(self) -> Iterator[Head]:
+        """Give the heads inside it, not those inside them."""
+        modules = list(self.children())
+        for module in modules:
+            if isinstance(module, Head):
+                yield module
+            else:
+                modules += module.children()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,13 +253,46 @@ class Task(Head):
         """Give its loss times its weight."""
         name = self.spec.name
         if name not in targets:
-            return {name: zero_loss(outputs[name])}
+            return {name: zero_loss(outputs[name], *self.parameters())}
         return {name: self.config.weight * self.loss(outputs[name], targets[name])}
+
+    @property
+    def activation(self) -> Literal["softmax", "sigmoid"] | None:
+        """How its output becomes probabilities: softmax over dimension 1, sigmoid of each element; None if it does not.
+
+        What averages the outputs of several streams or models averages these probabilities.
+        """
+        return None
 
     def prepare(self, labels: Sequence[Label]) -> None:
         """Learn from the training labels what no gradient teaches: class weights, the scale of a target.
 
         Called once by ``zoo.fit`` before the first epoch. What is learnt must be kept in buffers.
+        """
+        return
+
+    learns_features: ClassVar[bool] = False
+    """Whether it learns from the features of the training rows themselves, by :meth:`learn` and :meth:`learnt`."""
+
+    def learn(self, features: Features, target: Tensor) -> None:
+        """Take in a batch of training rows: the features that :meth:`score` would get, without gradients.
+
+        Where :attr:`learns_features` says so, ``zoo.fit`` calls it for all training rows before the first epoch, and
+        again after each epoch, since what is below may have changed.
+
+        Args:
+            features: The features, in eval mode.
+            target: As :meth:`encode` gave it; marks of missing labels among them.
+        """
+        return
+
+    def learnt(self) -> None:
+        """End a pass of :meth:`learn` over the training rows; the next one begins anew.
+
+        What is learnt must be kept in buffers, of the same shape before and after.
+
+        Raises:
+            DataError: If the rows do not teach what it needs; nothing is trained then.
         """
         return
 
@@ -282,6 +335,15 @@ class Task(Head):
     def best_metric(self) -> tuple[str, bool]:
         """Name of the metric by which the best epoch is chosen, and whether more is better."""
 
+    @property
+    def precision_factor(self) -> float:
+        """Factor of its loss over the noise's variance in uncertainty weighting: 1 for classes, 1/2 for numbers."""
+        return 1.0
+
+    def constant(self, targets: Tensor) -> Tensor | None:
+        """Give the output for any sample that known training targets alone say; for a metric where less is better."""
+        return None
+
     @abstractmethod
     def update(self, metrics: MetricCollection, output: Tensor, target: Tensor) -> None:
         """Feed a batch to the metrics, leaving out samples without a label."""
@@ -306,13 +368,14 @@ def _stream_of(spec: HeadSpec, config: TaskConfig, streams: Mapping[str, Backbon
     return config.stream
 
 
-def zero_loss(output: Tensor) -> Tensor:
+def zero_loss(output: Tensor, *more: Tensor) -> Tensor:
     """Give a loss of 0 that keeps the graph, so that distributed training sees every parameter used.
 
     Args:
         output: A task's output, of any shape; what is not finite in it counts as 0.
+        more: Parameters of the loss itself, through which the output did not come.
     """
-    return torch.nan_to_num(output).sum() * 0.0
+    return torch.stack([torch.nan_to_num(one).sum().to(output) for one in (output, *more)]).sum() * 0.0
 
 
 def plain(value: Any) -> Any:

@@ -7,12 +7,13 @@
 Importing this room imports neither torch nor pandas, pyarrow, datasets or PIL.
 """
 
+from zoo.data.batching import PRESENT, batched, placed
 from zoo.data.columns import Column, Kind, Value
-from zoo.data.handing import SamplePreprocessor, as_samples
+from zoo.data.handing import Inputs, Preparer, as_rows
 from zoo.data.labels import check_labels
 from zoo.data.pictures import UnreadableSample
 from zoo.data.reading import read
-from zoo.data.samples import BytesSample, DatasetSample, FileSample, PictureSample, Sample, TensorSample
+from zoo.data.samples import BytesSample, DatasetSample, FileSample, PictureSample, Sample, TensorSample, TextSample
 from zoo.data.splitting import split_table
 from zoo.data.table import Skipped, Table
 
@@ -21,17 +22,22 @@ __all__ = [
     "Column",
     "DatasetSample",
     "FileSample",
+    "Inputs",
     "Kind",
+    "PRESENT",
     "PictureSample",
+    "Preparer",
     "Sample",
-    "SamplePreprocessor",
     "Skipped",
     "Table",
     "TensorSample",
+    "TextSample",
     "UnreadableSample",
     "Value",
-    "as_samples",
+    "as_rows",
+    "batched",
     "check_labels",
+    "placed",
     "read",
     "split_table",
 ]

@@ -26,8 +26,8 @@ class Draft:
 
     Args:
         source: What a person reads.
-        samples: One picture a row, or why there is none.
-        columns: One label a row, for every row of ``samples``.
+        inputs: Input name to one sample a row, why it cannot be used, or None where a row of several inputs lacks it.
+        columns: One label a row.
         split: The part of each row, if the source gives one.
         stray: What the source holds besides its rows.
         opened: Whether the reader has opened every sample already.
@@ -35,7 +35,7 @@ class Draft:
     """
 
     source: str
-    samples: Sequence[Sample | Skipped]
+    inputs: Mapping[str, Sequence[Sample | Skipped | None]]
     columns: Mapping[str, Column]
     split: tuple[str | None, ...] | None = None
     stray: tuple[Skipped, ...] = ()
@@ -57,16 +57,19 @@ def settle(draft: Draft, *, strict: bool, check: bool) -> Table:
     Raises:
         DataError: If a row is unreadable and ``strict``, nothing readable is left, or a class folder has lost all.
     """
-    if not draft.samples:
+    count = len(next(iter(draft.inputs.values())))
+    if not count:
         raise DataError(f"{draft.source} must have one row or more, got none.")
-    samples = _checked(draft.samples) if check and not draft.opened else draft.samples
-    rows = [row for row, sample in enumerate(samples) if isinstance(sample, Sample)]
-    kept = tuple(sample for sample in samples if isinstance(sample, Sample))
-    lost = tuple(sample for sample in samples if isinstance(sample, Skipped))
+    opened = draft.opened or not check
+    inputs = {name: samples if opened else _checked(samples) for name, samples in draft.inputs.items()}
+    whole = list(zip(*inputs.values(), strict=True))
+    lost = tuple(found[0] for row in whole if (found := [one for one in row if isinstance(one, Skipped)]))
+    rows = [number for number, row in enumerate(whole) if not any(isinstance(one, Skipped) for one in row)]
+    kept = {name: tuple(_kept(samples[row]) for row in rows) for name, samples in inputs.items()}
     skipped = (*lost, *draft.stray)
     if strict and skipped:
         raise DataError(
-            f"{draft.source}: {len(skipped)} of {len(samples) + len(draft.stray)} pictures cannot be used: "
+            f"{draft.source}: {len(skipped)} of {count + len(draft.stray)} pictures cannot be used: "
             f"{_first(skipped)}. Repair or remove them, or leave strict out to skip them."
         )
     if not rows:
@@ -76,12 +79,16 @@ def settle(draft: Draft, *, strict: bool, check: bool) -> Table:
         for name, column in draft.columns.items()
     }
     split = None if draft.split is None else tuple(draft.split[row] for row in rows)
-    table = Table(draft.source, {"image": kept}, columns, split, skipped)
+    table = Table(draft.source, kept, columns, split, skipped)
     _check_classes(draft, table)
     return table
 
 
-def _checked(samples: Sequence[Sample | Skipped]) -> list[Sample | Skipped]:
+def _kept(sample: Sample | Skipped | None) -> Sample | None:
+    return sample if isinstance(sample, Sample) else None
+
+
+def _checked(samples: Sequence[Sample | Skipped | None]) -> list[Sample | Skipped | None]:
     """Open every sample once; decoding leaves the interpreter's lock, so threads share the work."""
     batches = [samples[start : start + _BATCH] for start in range(0, len(samples), _BATCH)]
     with warnings.catch_warnings(), ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
@@ -89,8 +96,8 @@ def _checked(samples: Sequence[Sample | Skipped]) -> list[Sample | Skipped]:
         return [sample for batch in pool.map(_check_batch, batches) for sample in batch]
 
 
-def _check_batch(samples: Sequence[Sample | Skipped]) -> list[Sample | Skipped]:
-    return [sample if isinstance(sample, Skipped) else _check(sample) for sample in samples]
+def _check_batch(samples: Sequence[Sample | Skipped | None]) -> list[Sample | Skipped | None]:
+    return [_check(sample) if isinstance(sample, Sample) else sample for sample in samples]
 
 
 def _check(sample: Sample) -> Sample | Skipped:

@@ -44,7 +44,7 @@ def read_folder(root: Path) -> Draft:
     if not any(found.values()):
         if not loose:
             raise DataError(_nothing(root))
-        return Draft(str(root), [FileSample(path) for path in loose], {})
+        return Draft(str(root), {"image": [FileSample(path) for path in loose]}, {})
     return _draft(root, [(folder, None) for folder in folders], loose)
 
 
@@ -82,7 +82,7 @@ def _draft(root: Path, folders: Sequence[tuple[Path, str | None]], loose: Sequen
         parts += [part] * len(pictures)
     return Draft(
         str(root),
-        samples,
+        {"image": samples},
         {"label": Column("label", "text", tuple(labels))},
         split=tuple(parts) if any(parts) else None,
         stray=tuple(Skipped(str(path), "outside any class folder") for path in loose),

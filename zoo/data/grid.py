@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.data.columns import Column, infer_column
 from zoo.data.pictures import unreadable
-from zoo.data.samples import BytesSample, FileSample, Sample
+from zoo.data.samples import BytesSample, FileSample, Sample, TextSample
 from zoo.data.splits import SPLITS, split_name
 from zoo.data.table import unknown_column
 from zoo.errors import ConfigError, DataError, UnknownName
 
-__all__ = ["Grid", "chosen_columns", "encoded_sample", "image_column"]
+__all__ = ["Grid", "chosen_columns", "encoded_sample", "image_column", "text_samples"]
 
 _IMAGE_NAMES = ("image", "path", "file", "filename", "filepath", "img", "picture")
 
@@ -104,14 +104,36 @@ def encoded_sample(cell: object, name: str, folder: Path) -> Sample:
     raise unreadable(name, f"a picture cell must hold a path or encoded bytes, got {type(cell).__name__}")
 
 
+def text_samples(grid: Grid, column: str, cells: Sequence[object] | None = None) -> list[Sample | None]:
+    """Make samples of a column of texts.
+
+    Args:
+        grid: The source.
+        column: The column's name.
+        cells: Its cells as they are to be read; None for the grid's own.
+
+    Returns:
+        A sample a row; None for an empty cell.
+
+    Raises:
+        DataError: If a cell holds something else.
+    """
+    found: list[Sample | None] = []
+    for row, cell in enumerate(grid.cells(column) if cells is None else cells):
+        if cell is not None and not isinstance(cell, str):
+            raise DataError(f"{grid.source}: column {column!r} must hold texts, got {cell!r} in {grid.place(row)}.")
+        found.append(TextSample(f"{grid.place(row)} of {grid.source}", cell) if cell else None)
+    return found
+
+
 def chosen_columns(
-    grid: Grid, *, image: str | None, labels: Sequence[str] | None, split: str | None
+    grid: Grid, *, inputs: Collection[str], labels: Sequence[str] | None, split: str | None
 ) -> tuple[Mapping[str, Column], tuple[str | None, ...] | None]:
     """Read the label columns and the split column of a source.
 
     Args:
         grid: The source.
-        image: Its picture column, which can be neither.
+        inputs: The columns of its inputs, which can be neither.
         labels: The label columns; None takes all that can be labels.
         split: The split column; None takes one called "split" if all its values name parts.
 
@@ -123,29 +145,29 @@ def chosen_columns(
         DataError: If a column cannot be used.
         ConfigError: If one column is asked to be two things.
     """
-    parts = _split(grid, image=image, labels=labels, split=split)
-    taken = {image, parts[0] if parts else None}
+    parts = _split(grid, inputs=inputs, labels=labels, split=split)
+    taken = {*inputs, *([parts[0]] if parts else [])}
     if labels is None:
         names = [name for name in grid.names if name in grid.usable and name not in taken]
     else:
         names = [grid.require(name) for name in labels]
         for name in names:
             if name in taken:
-                what = "picture" if name == image else "split"
-                raise ConfigError(f"{grid.source}: {name!r} is the {what} column and cannot be a label column as well.")
+                what = "an input" if name in inputs else "the split"
+                raise ConfigError(f"{grid.source}: {name!r} is {what} column and cannot be a label column as well.")
     columns = {name: infer_column(name, grid.cells(name), grid.place) for name in names}
     return columns, parts[1] if parts else None
 
 
 def _split(
-    grid: Grid, *, image: str | None, labels: Sequence[str] | None, split: str | None
+    grid: Grid, *, inputs: Collection[str], labels: Sequence[str] | None, split: str | None
 ) -> tuple[str, tuple[str | None, ...]] | None:
     """Give the split column's name and its parts, if there is one."""
-    if split is None and ("split" not in grid.usable or image == "split" or "split" in (labels or ())):
+    if split is None and ("split" not in grid.usable or "split" in inputs or "split" in (labels or ())):
         return None
     name = "split" if split is None else grid.require(split)
-    if name == image:
-        raise ConfigError(f"{grid.source}: {name!r} is the picture column and cannot be the split column as well.")
+    if name in inputs:
+        raise ConfigError(f"{grid.source}: {name!r} is an input column and cannot be the split column as well.")
     cells = grid.cells(name)
     parts = tuple(split_name(cell) for cell in cells)
     missing = [cell is None or (isinstance(cell, str) and not cell) for cell in cells]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,9 +11,11 @@ from types import ModuleType
 from typing import Any
 
 from zoo.data.drafts import Draft
-from zoo.data.grid import Grid, chosen_columns, encoded_sample, image_column
+from zoo.data.grid import Grid, chosen_columns, encoded_sample, image_column, text_samples
 from zoo.data.samples import DatasetSample, Sample
 from zoo.data.splits import SPLITS, split_name
+from zoo.data.table import Skipped
+from zoo.data.wanted import Wanted
 from zoo.errors import ConfigError, DataError
 
 __all__ = ["is_huggingface", "read_huggingface"]
@@ -44,14 +46,15 @@ def is_huggingface(source: object) -> bool:
     return isinstance(source, kinds)
 
 
-def read_huggingface(source: Any, *, image: str | None, labels: Sequence[str] | None, split: str | None) -> Draft:
+def read_huggingface(source: Any, *, inputs: Wanted, labels: Sequence[str] | None, split: str | None) -> Draft:
     """Read a ``datasets.Dataset`` or ``DatasetDict``; its pictures stay where they are, encoded.
 
     Class labels become their names, and -1 is missing. The keys of a ``DatasetDict`` are the split.
 
     Args:
         source: The data set.
-        image: The picture column, or a column of paths; None takes the one whose feature is ``Image``.
+        inputs: The columns of pictures or their paths, and of texts; a picture column that is not named is the one
+            whose feature is ``Image``.
         labels: The label columns; None takes all others that can be labels.
         split: The split column of a single data set; None takes one called "split" that holds names of parts.
 
@@ -71,12 +74,21 @@ def read_huggingface(source: Any, *, image: str | None, labels: Sequence[str] | 
         )
     parts = _parts(source, split, library)
     grid = _grid(parts, _source(source), library)
-    pictures = _image(grid, parts[0].dataset.features, image, library)
-    columns, given = chosen_columns(grid, image=pictures, labels=labels, split=split)
+    features = parts[0].dataset.features
+    pictures = {name: _image(grid, features, column, library) for name, column in inputs.pictures.items()}
+    texts = {name: grid.require(column) for name, column in inputs.texts.items()}
+    columns, given = chosen_columns(grid, inputs={*pictures.values(), *texts.values()}, labels=labels, split=split)
     if parts[0].split is not None:
         given = tuple(part.split for part in parts for _ in range(len(part.dataset)))
-    samples = [sample for part in parts for sample in _samples(part, pictures, library)]
-    return Draft(grid.source, samples, columns, split=given)
+    found: dict[str, Sequence[Sample | Skipped | None]] = {
+        name: [sample for part in parts for sample in _samples(part, column, library)]
+        for name, column in pictures.items()
+    }
+    if inputs.several:  # a row may lack one
+        there = {name: [cell is not None for cell in _encoded(parts, pictures[name], library)] for name in found}
+        found = {n: [s if ok else None for s, ok in zip(found[n], there[n], strict=True)] for n in found}
+    found |= {name: text_samples(grid, column) for name, column in texts.items()}
+    return Draft(grid.source, found, columns, split=given)
 
 
 def _parts(source: Any, split: str | None, library: ModuleType) -> list[_Part]:
@@ -144,6 +156,15 @@ def _samples(part: _Part, image: str, library: ModuleType) -> list[DatasetSample
         DatasetSample(name, dataset, row, partial(_pick, image, name))
         for row, name in ((row, f"row {row} of {part.name}") for row in range(len(dataset)))
     ]
+
+
+def _encoded(parts: Sequence[_Part], image: str, library: ModuleType) -> Iterator[Any]:
+    """Give the cells of a picture column without decoding them."""
+    for part in parts:
+        dataset = part.dataset.select_columns([image])
+        if isinstance(dataset.features[image], library.Image):
+            dataset = dataset.cast_column(image, library.Image(decode=False))
+        yield from (row[image] for row in dataset)
 
 
 def _pick(image: str, name: str, row: Mapping[str, Any]) -> Sample:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Opened: TypeAlias = Image.Image | str | torch.Tensor
 
-__all__ = ["BytesSample", "DatasetSample", "FileSample", "PictureSample", "Sample", "TensorSample"]
+__all__ = ["BytesSample", "DatasetSample", "FileSample", "PictureSample", "Sample", "TensorSample", "TextSample"]
 
 
 class Indexed(Protocol):
@@ -142,6 +142,28 @@ class PictureSample(Sample):
     def digest(self) -> str:
         """Hash mode, size, palette and pixels."""
         return _digest(self.open())
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class TextSample(Sample):
+    """A text.
+
+    Args:
+        name: What a person reads.
+        text: The text.
+    """
+
+    name: str
+    text: str = field(repr=False)
+
+    def open(self) -> str:
+        """Give the text."""
+        return self.text
+
+    def digest(self) -> str:
+        """Hash the text."""
+        return _digest(self.text)
 
 
 @final

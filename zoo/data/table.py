@@ -36,7 +36,7 @@ class Table:
 
     Args:
         source: Where the rows come from, as a person reads it.
-        inputs: Input name ("image" from every reader) to one sample a row.
+        inputs: Input name to one sample a row, None where a row lacks it. A reader calls the only one "image".
         columns: Column name to one label a row.
         split: "train", "validation", "test" or None a row; None if the source gives no split.
         skipped: What the source had and this table leaves out; selections keep the list.
@@ -54,7 +54,7 @@ class Table:
     """
 
     source: str
-    inputs: Mapping[str, tuple[Sample, ...]]
+    inputs: Mapping[str, tuple[Sample | None, ...]]
     columns: Mapping[str, Column]
     split: tuple[str | None, ...] | None = None
     skipped: tuple[Skipped, ...] = ()
@@ -110,6 +110,20 @@ class Table:
         if name not in self.columns:
             unknown_column(self.source, name, self.columns)
         return self.columns[name]
+
+    def samples(self, name: str) -> tuple[Sample, ...]:
+        """Give the samples of an input that every row has.
+
+        Raises:
+            UnknownName: If there is no such input.
+            DataError: If a row lacks it.
+        """
+        if name not in self.inputs:
+            raise UnknownName(f"{self.source} has no input {name!r}; its inputs: {', '.join(self.inputs)}.")
+        found = tuple(sample for sample in self.inputs[name] if sample is not None)
+        if len(found) < len(self):
+            raise DataError(f"{self.source} has nothing for the input {name!r} in {len(self) - len(found)} rows.")
+        return found
 
     def with_split(self, split: Sequence[str | None] | None) -> Table:
         """Say to which part each row belongs.

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from zoo.data.drafts import Draft
-from zoo.data.grid import Grid, chosen_columns, encoded_sample, image_column
+from zoo.data.grid import Grid, chosen_columns, encoded_sample, image_column, text_samples
 from zoo.data.parquet import open_parquet
 from zoo.data.pictures import UnreadableSample
 from zoo.data.samples import FileSample, Sample
 from zoo.data.table import Skipped
+from zoo.data.wanted import Wanted
 from zoo.errors import DataError
 
 if TYPE_CHECKING:
@@ -31,12 +32,12 @@ _INFINITE = {"inf", "+inf", "-inf", "infinity", "+infinity", "-infinity"}
 _BOOLEAN = {"true": True, "false": False}
 
 
-def read_tabular(path: Path, *, image: str | None, labels: Sequence[str] | None, split: str | None) -> Draft:
+def read_tabular(path: Path, *, inputs: Wanted, labels: Sequence[str] | None, split: str | None) -> Draft:
     """Read a CSV, TSV or Parquet file.
 
     Args:
         path: The file. Paths in its picture column are relative to its folder.
-        image: The picture column; None takes the first with a usual name.
+        inputs: The columns of pictures and texts; a picture column that is not named is the first with a usual name.
         labels: The label columns; None takes all others that can be labels.
         split: The split column; None takes one called "split" that holds names of parts.
 
@@ -49,8 +50,7 @@ def read_tabular(path: Path, *, image: str | None, labels: Sequence[str] | None,
     """
     if path.suffix.lower() == ".parquet":
         grid = open_parquet(path)
-        pictures = image_column(grid, image)
-        cells = grid.cells(pictures)
+        plain = grid.cells
     else:
         raw, lines = _read_csv(path)
         grid = Grid(
@@ -60,11 +60,17 @@ def read_tabular(path: Path, *, image: str | None, labels: Sequence[str] | None,
             cells=lambda name: parse_cells(raw[name]),
             place=lambda row: f"line {lines[row]}",
         )
-        pictures = image_column(grid, image)
-        cells = raw[pictures]
-    columns, parts = chosen_columns(grid, image=pictures, labels=labels, split=split)
-    samples = [_sample(cell, f"{grid.place(row)} of {path}", path.parent) for row, cell in enumerate(cells)]
-    return Draft(str(path), samples, columns, split=parts)
+        plain = raw.__getitem__
+    pictures = {name: image_column(grid, column) for name, column in inputs.pictures.items()}
+    texts = {name: grid.require(column) for name, column in inputs.texts.items()}
+    columns, parts = chosen_columns(grid, inputs={*pictures.values(), *texts.values()}, labels=labels, split=split)
+    found: dict[str, Sequence[Sample | Skipped | None]] = {}
+    for name, column in pictures.items():
+        named = [(f"{grid.place(row)} of {path}", cell) for row, cell in enumerate(plain(column))]
+        empty = (None, "") if inputs.several else ()
+        found[name] = [None if cell in empty else _sample(cell, told, path.parent) for told, cell in named]
+    found |= {name: text_samples(grid, column, plain(column)) for name, column in texts.items()}
+    return Draft(str(path), found, columns, split=parts)
 
 
 def parse_cells(cells: Sequence[str]) -> list[object]:

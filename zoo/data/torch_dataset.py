@@ -75,8 +75,8 @@ def read_torch_dataset(source: Any, *, image: str | None, labels: Sequence[str] 
         return _named(found, classes, name) if column == "label" and classes is not None else found
 
     grid = Grid(name, names, frozenset(names), cells=cells, place=lambda row: f"row {row} of {name}")
-    columns, parts = chosen_columns(grid, image=None, labels=labels, split=split)
-    return Draft(name, samples, columns, split=parts, opened=True)
+    columns, parts = chosen_columns(grid, inputs=(), labels=labels, split=split)
+    return Draft(name, {"image": samples}, columns, split=parts, opened=True)
 
 
 def _row(source: Any, row: int, place: str, image: str | None) -> tuple[DatasetSample | Skipped, Mapping[str, object]]:

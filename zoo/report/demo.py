@@ -123,7 +123,7 @@ def _write_table(labels: Path, path: Path, seed: int) -> Table:
     body = [[str(labels.parent / name), "yes" if float(p) >= 0.5 else "no", p, kind] for name, p, kind in rows]
     _write_csv(path, header, body)
     parts = split_table(read(path, check=False), fractions=PARTS, seed=seed, stratify=["defect", "type"])
-    split = {sample.name: part for part, table in parts.items() for sample in table.inputs["image"]}
+    split = {sample.name: part for part, table in parts.items() for sample in table.samples("image")}
     _write_csv(path, [*header, "split"], [[*row, split[row[0]]] for row in body])
     return read(path)
 
@@ -164,7 +164,7 @@ def _chosen(table: Table) -> Table:
 
 def _predict_elsewhere(bundle: Path, table: Table) -> list[dict[str, Any]]:
     """Predict in a fresh process, by the command that a user would type."""
-    names = [sample.name for sample in table.inputs["image"]]
+    names = [sample.name for sample in table.samples("image")]
     command = [sys.executable, "-m", "zoo.cli", "predict", str(bundle), *names, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -177,8 +177,8 @@ def _compare(model: Model, table: Table, predictions: Sequence[Mapping[str, Any]
 
     Words must be equal and numbers within 1e-4, since two processes may round sums in another order.
     """
-    here = model.predict(list(table.inputs["image"]), device="cpu")
-    for sample, mine, theirs in zip(table.inputs["image"], here, predictions, strict=True):
+    here = model.predict(list(table.samples("image")), device="cpu")
+    for sample, mine, theirs in zip(table.samples("image"), here, predictions, strict=True):
         for task, decoded in mine.items():
             if not _alike(decoded.as_json(), theirs[task]):
                 raise DataError(f"The bundle predicts another {task} for {sample.name} than the model that was saved.")
@@ -194,7 +194,7 @@ def _alike(one: Any, other: Any) -> bool:
 
 def _cells(table: Table, predictions: Sequence[Mapping[str, Any]]) -> list[Cell]:
     cells = []
-    for row, (sample, found) in enumerate(zip(table.inputs["image"], predictions, strict=True)):
+    for row, (sample, found) in enumerate(zip(table.samples("image"), predictions, strict=True)):
         truth = {name: column.values[row] for name, column in table.columns.items()}
         lines: list[tuple[str, bool | None]] = [
             (

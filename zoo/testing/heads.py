@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,38 +19,60 @@ from zoo.model import Model
 from zoo.spec import HeadSpec
 from zoo.testing.backbones import example_inputs
 from zoo.testing.rules import rule, same
+from zoo.training.learning import listening
 
 __all__ = ["check_head"]
 
 
-def check_head(spec: HeadSpec | Mapping[str, Any] | str, backbone: str = "timm:test_resnet") -> None:
+def check_head(
+    spec: HeadSpec | Mapping[str, Any] | str,
+    backbone: str | Mapping[str, str] = "timm:test_resnet",
+    *,
+    ready: Callable[[Model], object] | None = None,
+) -> None:
     """Check a head on a backbone with random weights against the whole contract.
 
     Args:
         spec: The head, with all settings that it needs to be built.
-        backbone: What to put it on; it must give what the head needs.
+        backbone: What to put it on, which must give what the head needs; stream name to that for several.
+        ready: What to do with the model first, where a head is told something that is no setting.
 
     Raises:
         AssertionError: If a rule is broken; the message names it.
     """
     model = build(backbone, spec, weights=None, seed=0)
+    if ready is not None:
+        ready(model)
     tasks = model.tasks()
     rule(bool(tasks), "A head must have one task or more.")
     labels = {name: task.example_labels() for name, task in tasks.items()}
     rows = max(len(column) for column in labels.values())
-    inputs = example_inputs(next(iter(model.spec.streams.values())).backbone, batch=rows)
+    given = {entry.input: example_inputs(entry.backbone, batch=rows) for entry in model.spec.streams.values()}
+    inputs: Mapping[str, Any] = given if len(given) > 1 else next(iter(given.values()))
+    targets = {name: task.encode(_fill(labels[name], rows)) for name, task in tasks.items()}
     with torch.no_grad():
         features = model.features(inputs)
+        _learn(model, features, targets)
         outputs = model(inputs)
     rule(set(outputs) == set(tasks), f"A head must give one output a task, got {sorted(outputs)}.")
     for name, task in tasks.items():
         _check_task(name, task, outputs[name], labels[name], rows)
-    _check_training(model, features, {n: t.encode(_fill(labels[n], rows)) for n, t in tasks.items()})
+    _check_training(model, features, targets)
     _check_bundle(model, inputs)
 
 
 def _fill(labels: list[Any], rows: int) -> list[Any]:
     return [labels[row % len(labels)] for row in range(rows)]
+
+
+def _learn(model: Model, features: Mapping[str, Features], targets: Mapping[str, Tensor]) -> None:
+    """Show the rows to what learns from features, as training does."""
+    with listening(model) as seen:
+        model.score(features)
+    for name, given in seen.items():
+        task = model.task(name)
+        task.learn(given, targets[name])
+        task.learnt()
 
 
 def _check_task(name: str, task: Task, output: Tensor, labels: list[Any], rows: int) -> None:
@@ -86,7 +108,7 @@ def _check_training(model: Model, features: Mapping[str, Features], targets: Map
     losses = []
     for _ in range(30):
         optimizer.zero_grad()
-        loss = torch.stack(list(model.losses(model.score(features), targets).values())).sum()
+        loss = torch.stack(list(model.losses(model.score(features), targets, later=True).values())).sum()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
@@ -95,7 +117,7 @@ def _check_training(model: Model, features: Mapping[str, Features], targets: Map
     model.eval()
 
 
-def _check_bundle(model: Model, inputs: Mapping[str, Tensor]) -> None:
+def _check_bundle(model: Model, inputs: Mapping[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         path = save(model, Path(folder) / "bundle")
         again = load(path)

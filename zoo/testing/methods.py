@@ -37,7 +37,7 @@ def check_method(name: str, backbone: str = "timm:test_resnet") -> None:
     rule(bool(method.summary), "A method must have a one-line summary.")
     head = {"type": "classifier", "name": "kind", "classes": ["a", "b"]}
     model = build(backbone, head, weights=None, seed=0)
-    streams = {stream: entry.backbone for stream, entry in model.spec.streams.items()}
+    streams = {stream: model.spec.streams[stream].backbone for stream in model.backbones}
     plan = _check_plan(method, streams)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with tempfile.TemporaryDirectory() as cache, mock.patch.dict(os.environ, {"ZOO_CACHE": cache}):

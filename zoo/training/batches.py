@@ -1,4 +1,4 @@
-"""Rows as torch data sets: pictures, or features that were computed before."""
+"""Rows as torch data sets (samples, training views, features that were computed before), and batches of them."""
 
 from __future__ import annotations
 
@@ -10,75 +10,141 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from zoo.augmentation import Augmentation
-from zoo.data import Table
-from zoo.errors import DataError, ShapeError
+from zoo.augmentation import Augmentation, Views
+from zoo.data import Inputs, Preparer, Table, batched
+from zoo.errors import ConfigError, DataError
 from zoo.model import Model
 from zoo.training.features import StoredFeatures
+from zoo.training.predictor import Predictor
 
-__all__ = ["FeatureRows", "PictureRows", "ViewRows", "collate"]
+__all__ = ["Collator", "FeatureRows", "Row", "SampleRows", "ViewRows", "rows_of"]
 
-Row = dict[str, dict[str, Tensor]]
+Row = dict[str, dict[str, Any]]
 
 
-class PictureRows(Dataset[Row]):
-    """Pictures, opened and preprocessed when they are asked for, with their targets.
+class SampleRows(Dataset[Row]):
+    """Samples, opened and prepared when they are asked for, with their targets.
 
     Args:
-        model: The model whose preprocessing is used.
-        table: The pictures.
+        model: The model that is to take them.
+        table: The rows.
         targets: Task name to targets, one a row.
+
+    Raises:
+        DataError: If the table lacks an input of the model, or a row one that it must have.
     """
 
-    def __init__(self, model: Model, table: Table, targets: Mapping[str, Tensor]) -> None:
-        self._preprocess = model.preprocessor()
-        self._input = model.input_names[0]
-        self._samples = next(iter(table.inputs.values()))
+    def __init__(self, model: Predictor, table: Table, targets: Mapping[str, Tensor]) -> None:
+        self._preparers = model.preparers()
+        self._samples = model_inputs(model, table)
+        _check_missing(self._preparers, self._samples, table.source)
         self._targets = dict(targets)
 
     def __len__(self) -> int:
-        return len(self._samples)
+        return len(next(iter(self._samples.values())))
 
     def __getitem__(self, row: int) -> Row:
-        picture = self._preprocess(self._samples[row])
-        return {"inputs": {self._input: picture}, "targets": {name: t[row] for name, t in self._targets.items()}}
+        inputs = {key: self._prepared(key, preparer, row) for key, preparer in self._preparers.items()}
+        return {"inputs": inputs, "targets": {name: t[row] for name, t in self._targets.items()}}
+
+    def _prepared(self, key: str, preparer: Preparer, row: int) -> Any:
+        return preparer.one(self._samples[preparer.input][row])
 
 
-class ViewRows(Dataset[Row]):
-    """Pictures as training views, with their targets.
+class ViewRows(SampleRows):
+    """Pictures as training views, with their targets; texts and sounds stay as they are.
 
-    A view is decided by the seed, the epoch and the row alone, so a run is the same with any number of workers.
+    A view is decided by the seed, the epoch and the row alone, so a run is the same with any number of workers, and the
+    pictures of one row are varied alike.
 
     Args:
         model: The model in whose preprocessing the views end.
-        table: The pictures.
+        table: The rows.
         targets: Task name to targets, one a row.
         augmentation: How pictures are varied.
         seed: The run's seed.
+
+    Raises:
+        ConfigError: If what the model does to a picture is no recipe, in which a view could end.
+        DataError: If the table lacks an input of the model.
     """
 
     def __init__(
         self, model: Model, table: Table, targets: Mapping[str, Tensor], augmentation: Augmentation, seed: int
     ) -> None:
-        self._views = augmentation.views(model.preprocessor().recipe)
-        self._input = model.input_names[0]
-        self._samples = next(iter(table.inputs.values()))
-        self._targets = dict(targets)
+        super().__init__(model, table, targets)
+        self._views = {key: _views(model, augmentation, preparer) for key, preparer in self._preparers.items()}
         self._seed = seed
         self.epoch = 0
         """The epoch whose views are given, from 0; the engine sets it when an epoch begins."""
 
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __getitem__(self, row: int) -> Row:
-        sample = self._samples[row]
+    def _prepared(self, key: str, preparer: Preparer, row: int) -> Any:
+        sample, views = self._samples[preparer.input][row], self._views[key]
+        if sample is None or views is None:
+            return preparer.one(sample)
         opened: Any = sample.open()
         try:
-            view = self._views(opened, view_seed(self._seed, self.epoch, row))
+            return views(opened, view_seed(self._seed, self.epoch, row))
         except DataError as error:
             raise DataError(f"{sample.name}: {error}") from error
-        return {"inputs": {self._input: view}, "targets": {name: t[row] for name, t in self._targets.items()}}
+
+
+def _views(model: Model, augmentation: Augmentation, preparer: Preparer) -> Views | None:
+    if preparer.modality != "image":
+        return None
+    if preparer.recipe is None:
+        who = next(s.backbone.reference for s in model.spec.streams.values() if s.input == preparer.input)
+        raise ConfigError(
+            f"{who} prepares pictures by its library's own processor, and training views need a recipe; "
+            "leave the augmentation out."
+        )
+    return augmentation.views(preparer.recipe)
+
+
+def rows_of(model: Predictor, table: Table) -> list[Inputs]:
+    """Give the rows of a table as the model takes them; raises as :class:`SampleRows` does."""
+    samples = model_inputs(model, table)
+    _check_missing(model.preparers(), samples, table.source)
+    return [dict(zip(samples, given, strict=True)) for given in zip(*samples.values(), strict=True)]
+
+
+def model_inputs(model: Predictor, table: Table) -> dict[str, tuple[Any, ...]]:
+    """Give the table's samples of each input of a model; the only one of both may be called as it likes.
+
+    Raises:
+        DataError: If the table lacks one.
+    """
+    names = model.input_names
+    if len(names) == len(table.inputs) == 1:
+        return {names[0]: next(iter(table.inputs.values()))}
+    for name in names:
+        if name not in table.inputs:
+            raise DataError(
+                f"The model needs the input {name!r}, and {table.source} has {', '.join(table.inputs)}; name its "
+                f"column with zoo.read(…, inputs={{{name!r}: '…'}})."
+            )
+    return {name: table.inputs[name] for name in names}
+
+
+def _check_missing(preparers: Mapping[str, Preparer], samples: Mapping[str, Sequence[Any]], source: str) -> None:
+    """Refuse rows that lack an input that the model needs, or all of them."""
+    for preparer in preparers.values():
+        held = samples[preparer.input]
+        if not preparer.optional and None in held:
+            raise DataError(
+                f"{source} has nothing for the input {preparer.input!r} in row {held.index(None)}; fill it, leave the "
+                "row out, or give the heads that read it missing='mask'."
+            )
+    empty = next(
+        (
+            row
+            for row, given in enumerate(zip(*samples.values(), strict=True))
+            if not any(one is not None for one in given)
+        ),
+        None,
+    )
+    if empty is not None:
+        raise DataError(f"{source} has nothing for any input in row {empty}; leave the row out.")
 
 
 def view_seed(seed: int, epoch: int, row: int) -> int:
@@ -106,22 +172,27 @@ class FeatureRows(Dataset[Row]):
         return {"features": self._features[row], "targets": {name: t[row] for name, t in self._targets.items()}}
 
 
-def collate(rows: Sequence[Row]) -> dict[str, Any]:
-    """Stack rows into a batch.
+class Collator:
+    """Makes batches of rows; it pickles, so that it can go to loader workers.
+
+    Args:
+        preparers: Key to preparer, as the model gives them.
 
     Shape:
         - returns: ``inputs`` or ``features``, and ``targets``: name to ``(B, …)``.
 
     Raises:
-        ShapeError: If the pictures differ in size.
+        ShapeError: When it is called, if the pictures of a batch differ in size.
     """
-    for name in rows[0].get("inputs", ()):
-        sizes = {tuple(row["inputs"][name].shape) for row in rows}
-        if len(sizes) > 1:
-            raise ShapeError(
-                f"The pictures of one batch must have one size, got {sorted(sizes)}; "
-                "name a size in the reference ('?img_size=224'), or give pictures of one shape."
-            )
-    return {
-        group: {name: torch.stack([row[group][name] for row in rows]) for name in rows[0][group]} for group in rows[0]
-    }
+
+    def __init__(self, preparers: Mapping[str, Preparer]) -> None:
+        self._preparers = dict(preparers)
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """Make a batch."""
+        batch: dict[str, Any] = {}
+        for group in rows[0]:
+            made = {name: [row[group][name] for row in rows] for name in rows[0][group]}
+            plain = group != "inputs"
+            batch[group] = {n: torch.stack(v) for n, v in made.items()} if plain else batched(self._preparers, made)
+        return batch

@@ -21,8 +21,9 @@ from zoo.model import Model
 from zoo.training.batches import ViewRows
 from zoo.training.evaluation import measure
 from zoo.training.features import from_flat
-from zoo.training.groups import parameter_groups, schedule, trained_names
+from zoo.training.groups import HEADS, parameter_groups, schedule, trained_names
 from zoo.training.history import EpochRow, History, Metrics
+from zoo.training.selection import TASKS, combined
 
 __all__ = ["BestEpoch", "Engine", "NewViews", "Objective"]
 
@@ -34,11 +35,13 @@ class Objective(nn.Module):
 
     Args:
         model: The model.
+        later: Whether all backbones may rest for now, since a later epoch trains one; see ``Model.losses``.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, *, later: bool = False) -> None:
         super().__init__()
         self.model = model
+        self.later = later
 
     def forward(
         self,
@@ -54,7 +57,7 @@ class Objective(nn.Module):
             features: Flat features that were computed before, instead of inputs.
         """
         outputs = self.run(inputs, features)
-        losses = self.model.losses(outputs, targets)
+        losses = self.model.losses(outputs, targets, later=self.later)
         return {"loss": torch.stack(list(losses.values())).sum(), "outputs": outputs}
 
     def run(self, inputs: Mapping[str, Any] | None, features: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
@@ -79,6 +82,7 @@ class Engine(Trainer):
     def __init__(self, objective: Objective, plan: Plan, *, warmup: float, **more: Any) -> None:
         self.plan = plan
         self._warmup = warmup
+        objective.later = bool(plan.stages() - plan.never_trained() - {HEADS})
         super().__init__(model=objective, **more)
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
@@ -183,7 +187,8 @@ class BestEpoch(TrainerCallback):
         model: The model.
         plan: What trains when; what it never trains needs no copy.
         history: Where the epochs are written.
-        select: What decides, ``loss`` or ``task/metric``; of equal epochs the one with the lower loss is better.
+        select: What decides, ``loss``, ``tasks`` or ``task/metric``; of equal epochs the one with the lower loss is
+            better.
         higher: Whether more of it is better.
         patience: Epochs without a better one before it stops; None for never.
     """
@@ -215,6 +220,8 @@ class BestEpoch(TrainerCallback):
         row = EpochRow(epoch, self._train_loss, metrics["eval_loss"], found)
         self._history.epochs.append(row)
         value = metrics.get(f"eval_{self._select}")
+        if self._select == TASKS:
+            value = combined(self._model.tasks(), found, self._history.baselines)
         known = value is not None and not math.isnan(value)
         rank = (value if self._higher else -value, -metrics["eval_loss"]) if known else None
         if rank is not None and (self._best is None or rank > self._best):

@@ -10,17 +10,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from zoo.data import Table, read
+from zoo.data import Table, placed
 from zoo.errors import ConfigError, DataError
-from zoo.model import Model
-from zoo.training.batches import PictureRows, collate
+from zoo.training.batches import Collator, SampleRows
 from zoo.training.history import Metrics
+from zoo.training.predictor import Predictor
+from zoo.training.tables import read_for
 from zoo.training.targets import columns_of, encode
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
-__all__ = ["TaskMeter", "evaluate", "measure", "pick_device"]
+__all__ = ["TaskMeter", "evaluate", "measure", "part_of", "pick_device"]
 
 
 class TaskMeter:
@@ -31,7 +32,7 @@ class TaskMeter:
         device: Where the metrics are kept.
     """
 
-    def __init__(self, model: Model, device: torch.device) -> None:
+    def __init__(self, model: Predictor, device: torch.device) -> None:
         self._model = model
         self._metrics: dict[str, MetricCollection] = {
             name: task.metrics().to(device) for name, task in model.tasks().items()
@@ -60,7 +61,7 @@ class TaskMeter:
 
 
 def measure(
-    model: Model,
+    model: Predictor,
     batches: Iterable[Mapping[str, Any]],
     run: Callable[[Mapping[str, Any]], Mapping[str, Tensor]],
     device: torch.device,
@@ -69,7 +70,7 @@ def measure(
 
     Args:
         model: The model.
-        batches: As :func:`zoo.training.batches.collate` makes them.
+        batches: As :class:`zoo.training.batches.Collator` makes them.
         run: From a batch on the device to the outputs.
         device: Where to run.
     """
@@ -79,16 +80,16 @@ def measure(
     try:
         with torch.no_grad():
             for batch in batches:
-                placed = {group: {k: v.to(device) for k, v in part.items()} for group, part in batch.items()}
-                outputs = run(placed)
-                meter.update(outputs, placed["targets"], model.losses(outputs, placed["targets"]))
+                here = placed(batch, device)
+                outputs = run(here)
+                meter.update(outputs, here["targets"], model.losses(outputs, here["targets"]))
     finally:
         model.train(was_training)
     return meter.result()
 
 
 def evaluate(
-    model: Model,
+    model: Predictor,
     data: Table | str | Path | Any,
     *,
     split: str | None = None,
@@ -96,10 +97,10 @@ def evaluate(
     device: str = "auto",
     strict: bool = False,
 ) -> Metrics:
-    """Measure every task of a model on labelled data.
+    """Measure every task of a model, or of an ensemble, on labelled data.
 
     Args:
-        model: The model.
+        model: The model or ensemble.
         data: As for ``zoo.fit``.
         split: Only the rows of this part, as the data gives it: ``train``, ``validation`` or ``test``.
         batch_size: Pictures in one pass, 1 or more.
@@ -116,19 +117,28 @@ def evaluate(
     """
     if batch_size < 1:
         raise ConfigError(f"batch_size must be 1 or more, got {batch_size}.")
-    table = read(data, strict=strict)
+    table = read_for(model, data, strict=strict)
     if split is not None:
-        rows = [row for row, part in enumerate(table.split or ()) if part == split]
-        if not rows:
-            have = ", ".join(sorted({str(part) for part in table.split or ()})) or "none"
-            raise DataError(f"{table.source} has no rows in the split {split!r}; its splits are {have}.")
-        table = table.select(rows)
+        table = part_of(table, split)
     place = pick_device(device)
     targets = encode(model, table, columns_of(model, table))
-    rows_ = PictureRows(model, table, targets)
-    loader = DataLoader(rows_, batch_size=batch_size, collate_fn=collate)
+    rows_ = SampleRows(model, table, targets)
+    loader = DataLoader(rows_, batch_size=batch_size, collate_fn=Collator(model.preparers()))
     model.to(place)
     return measure(model, loader, lambda batch: model(batch["inputs"]), place)[1]
+
+
+def part_of(table: Table, split: str) -> Table:
+    """Take the rows of one part of a table.
+
+    Raises:
+        DataError: If there are none.
+    """
+    rows = [row for row, part in enumerate(table.split or ()) if part == split]
+    if not rows:
+        have = ", ".join(sorted({str(part) for part in table.split or ()})) or "none"
+        raise DataError(f"{table.source} has no rows in the split {split!r}; its splits are {have}.")
+    return table.select(rows)
 
 
 def pick_device(device: str) -> torch.device:

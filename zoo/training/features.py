@@ -24,10 +24,11 @@ from torch import Tensor
 
 from zoo.bundle.digest import state_digest
 from zoo.cache import cache_folder
+from zoo.contracts.backbone import Backbone
 from zoo.contracts.features import Features
-from zoo.data import Sample
+from zoo.data import Inputs, placed
 from zoo.model import Model
-from zoo.spec import to_json
+from zoo.spec import BackboneSpec, to_json
 from zoo.wrapping import WrappedBackbone
 
 __all__ = ["FeatureStore", "StoredFeatures", "from_flat", "to_flat"]
@@ -44,7 +45,7 @@ def to_flat(features: Mapping[str, Features]) -> dict[str, Tensor]:
     """Write the features of all streams as one flat dict of tensors, ``stream/field`` or ``stream/maps/stage``."""
     flat: dict[str, Tensor] = {}
     for stream, given in features.items():
-        for field in ("pooled", "tokens", "prefix", "mask", "embed"):
+        for field in ("pooled", "tokens", "prefix", "mask", "embed", "present"):
             if (value := getattr(given, field)) is not None:
                 flat[f"{stream}/{field}"] = value
         flat |= {f"{stream}/maps/{stage}": value for stage, value in given.maps.items()}
@@ -107,25 +108,25 @@ class FeatureStore:
         self.computed = 0
         """Number of pictures that had to go through the backbones."""
 
-    def get(self, samples: Sequence[Sample], *, device: torch.device, batch_size: int | None = None) -> StoredFeatures:
-        """Give the features of some samples, computing and keeping what is missing.
+    def get(self, rows: Sequence[Inputs], *, device: torch.device, batch_size: int | None = None) -> StoredFeatures:
+        """Give the features of some rows, computing and keeping what is missing.
 
         Args:
-            samples: Pictures.
+            rows: Input name to sample, a row.
             device: Where to compute.
             batch_size: Pictures in one pass; by default 4 on the CPU, where the activations of larger batches are
                 returned to the system after every layer, and 64 elsewhere.
 
         Raises:
-            DataError: If a picture cannot be read.
+            DataError: If a sample cannot be read.
         """
         with ThreadPoolExecutor(max_workers=4) as pool:
-            digests = list(pool.map(lambda sample: sample.digest(), samples))
+            digests = list(pool.map(_digest, rows))
         shards, places = self._read()
-        missing = {d: s for d, s in zip(digests, samples, strict=True) if d not in places}
+        missing = {d: row for d, row in zip(digests, rows, strict=True) if d not in places}
         batch_size = batch_size or (4 if device.type == "cpu" else 64)
         if missing:
-            log.info("Computing the frozen features of %d pictures, once.", len(missing))
+            log.info("Computing the frozen features of %d samples, once.", len(missing))
             for shard in self._compute(missing, device, batch_size):
                 places |= {bytes(d.tolist()).hex(): (len(shards), row) for row, d in enumerate(shard[DIGESTS])}
                 shards.append(shard)
@@ -146,26 +147,26 @@ class FeatureStore:
             shards.append(shard)
         return shards, places
 
-    def _compute(self, missing: Mapping[str, Sample], device: torch.device, batch: int) -> Iterator[dict[str, Tensor]]:
+    def _compute(self, missing: Mapping[str, Inputs], device: torch.device, batch: int) -> Iterator[dict[str, Tensor]]:
         todo = list(missing.items())
         for start in range(0, len(todo), SHARD_ROWS):
             rows = todo[start : start + SHARD_ROWS]
-            parts = list(self._forward([sample for _, sample in rows], device, batch))
+            parts = list(self._forward([row for _, row in rows], device, batch))
             shard = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
             shard[DIGESTS] = torch.tensor([list(bytes.fromhex(digest)) for digest, _ in rows], dtype=torch.uint8)
             self._write(shard)
             self.computed += len(rows)
             yield shard
 
-    def _forward(self, samples: Sequence[Sample], device: torch.device, batch: int) -> Iterator[dict[str, Tensor]]:
+    def _forward(self, rows: Sequence[Inputs], device: torch.device, batch: int) -> Iterator[dict[str, Tensor]]:
         was_training = self.model.training
         self.model.eval().to(device)
-        starts: Iterable[int] = range(0, len(samples), batch)
+        starts: Iterable[int] = range(0, len(rows), batch)
         try:
             with torch.no_grad(), ThreadPoolExecutor(max_workers=4) as pool:
                 for start in starts:
-                    inputs = self.model.preprocess(samples[start : start + batch], pool)
-                    features = self.model.features({name: value.to(device) for name, value in inputs.items()})
+                    inputs = self.model.preprocess(rows[start : start + batch], pool)
+                    features = self.model.features(placed(inputs, device))
                     yield {key: value.cpu().contiguous() for key, value in to_flat(features).items()}
         finally:
             self.model.train(was_training)
@@ -182,24 +183,42 @@ class FeatureStore:
             log.warning("The features are not kept, since the cache cannot be written: %s", error)
 
 
+def _digest(row: Inputs) -> str:
+    """Identify the content of a row; of a single input it is the sample's own digest."""
+    digests = ["" if sample is None else sample.digest() for _, sample in sorted(row.items())]
+    return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+
 def _remove(path: Path) -> None:
     """Remove a file if that can be done."""
     with contextlib.suppress(OSError):
         path.unlink()
 
 
+def _preparing(spec: BackboneSpec, backbone: Backbone) -> object:
+    """Say what prepares a picture: the recipe, or a digest of the files by which the backbone does it without one."""
+    if spec.preprocessing is not None:
+        return to_json(spec.preprocessing)
+    found = hashlib.sha256()
+    for name, content in sorted(backbone.native_files().items()):
+        written = content if isinstance(content, bytes) else json.dumps(content, sort_keys=True).encode()
+        found.update(f"{name} {len(written)} ".encode() + written)
+    return found.hexdigest()
+
+
 def _key(model: Model) -> str:
     """Name the store of a model's backbones: weights, preprocessing, library version and what is asked of them."""
     parts = {}
     for stream, entry in model.spec.streams.items():
-        backbone, want = model.backbones[stream], model.wants[stream]
+        backbone, want = model.backbones[model.spec.owner(stream)], model.wants[stream]
         parts[stream] = {
             "weights": state_digest(backbone.state_dict()),
             "architecture": [entry.backbone.library, entry.backbone.library_version, entry.backbone.architecture],
             "construction": dict(entry.backbone.construction),
             "pooling": entry.backbone.pooling,
-            "preprocessing": None if entry.backbone.preprocessing is None else to_json(entry.backbone.preprocessing),
+            "preprocessing": _preparing(entry.backbone, backbone),
             "code": backbone.fingerprint() if isinstance(backbone, WrappedBackbone) else None,
-            "want": [want.pooled, want.tokens, list(want.maps)],
+            "want": [want.pooled, want.tokens, want.embed, list(want.maps)],
+            "input": entry.input,
         }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

@@ -16,19 +16,22 @@ from torch.utils.data import DataLoader, Dataset
 
 from zoo.augmentation import Augmentation
 from zoo.contracts.method import Method, Plan
-from zoo.data import Table, check_labels, read, split_table
+from zoo.data import Table, check_labels, split_table
 from zoo.errors import ConfigError, UnknownName
 from zoo.model import Model
 from zoo.registry import registry
 from zoo.spec import check_options
-from zoo.training.batches import FeatureRows, PictureRows, Row, ViewRows, collate
+from zoo.training.batches import Collator, FeatureRows, Row, SampleRows, ViewRows, rows_of
 from zoo.training.engine import Objective
 from zoo.training.evaluation import measure, pick_device
 from zoo.training.features import FeatureStore
 from zoo.training.groups import HEADS
 from zoo.training.history import History, Metrics
+from zoo.training.learning import learn_features, rest
 from zoo.training.running import train
+from zoo.training.selection import TASKS, baselines, check_tasks
 from zoo.training.settings import Settings
+from zoo.training.tables import read_for
 from zoo.training.targets import columns_of, encode
 
 __all__ = ["fit"]
@@ -76,8 +79,9 @@ def fit(
         precision: ``fp32``, ``bf16`` or ``fp16`` autocast; ``auto`` takes bf16 where a CUDA device has it.
         validation: Share of the training rows to choose the best epoch by, where the data gives none; 0 for none.
         patience: Epochs without a better one before training stops; None for never.
-        select: What decides which epoch is best: ``loss``, or ``task/metric``. By default the task's own choice if
-            there is one task, else the loss.
+        select: What decides which epoch is best: ``loss``; ``tasks``, the mean of all tasks' own choices, those of
+            which less is better as a share of what a constant gives; or ``task/metric``. By default the task's own
+            choice if there is one task, else the loss.
         strict: Whether an unreadable picture is an error instead of a skipped row.
         workers: Processes that open pictures; None for one a core on CUDA and none elsewhere.
         augmentation: How training pictures are varied: ``light``, ``standard``, an ``Augmentation``, or None for not at
@@ -108,7 +112,7 @@ def fit(
     chosen = kind.with_settings(method, settings)
     plan = _plan(chosen, model, run)
     decides, higher = _selection(model, select)
-    table = read(data, strict=strict)
+    table = read_for(model, data, strict=strict)
     columns = columns_of(model, table)
     check_labels(table, sorted(set(columns.values())))
     parts = _split(table, columns, run)
@@ -123,9 +127,13 @@ def fit(
         device=str(place),
         precision=lowered,
     )
+    if decides == TASKS and "validation" in targets:
+        history.baselines = baselines(model.tasks(), targets["train"], targets["validation"])
     _tell(model, table, columns, history)
     datasets = _datasets(model, plan, parts, targets, history, place, run)
-    train(model, plan, datasets, run, history, place, decides=decides, higher=higher, progress=progress)
+    learn_features(model, datasets["train"], batch_size=batch_size, place=place)
+    if not rest(model, plan):
+        train(model, plan, datasets, run, history, place, decides=decides, higher=higher, progress=progress)
     _close(model, datasets, history, place, batch_size)
     history.seconds = time.monotonic() - started
     model.provenance = _provenance(table, columns, history)
@@ -139,7 +147,7 @@ def _augmentation(given: Augmentation | str | None) -> Augmentation | None:
 
 
 def _plan(method: Method, model: Model, run: Settings) -> Plan:
-    streams = {name: entry.backbone for name, entry in model.spec.streams.items()}
+    streams = {name: model.spec.streams[name].backbone for name in model.backbones}
     plan = method.plan(streams, epochs=run.epochs, lr=run.lr)
     if len(plan.epochs) != run.epochs:
         raise ConfigError(f"The method planned {len(plan.epochs)} epochs, and {run.epochs} were asked for.")
@@ -162,9 +170,12 @@ def _selection(model: Model, select: str | None) -> tuple[str, bool]:
         return f"{name}/{metric}", higher
     if select in (None, "loss"):
         return "loss", False
+    if select == TASKS:
+        check_tasks(tasks)
+        return select, True
     known = {f"{name}/{key}": metric for name, task in tasks.items() for key, metric in task.metrics().items()}
     if select not in known:
-        raise UnknownName(f"select={select!r} is no metric of this model; choose of loss, {', '.join(known)}.")
+        raise UnknownName(f"select={select!r} is no metric of this model; choose of loss, tasks, {', '.join(known)}.")
     return select, bool(known[select].higher_is_better)
 
 
@@ -198,7 +209,7 @@ def _datasets(
     """Make the data sets: features that are computed once where no backbone ever trains, else pictures."""
     rests = plan.stages() - plan.never_trained() == {HEADS}
     if run.augmentation is not None or not rests:
-        made: dict[str, Dataset[Row]] = {part: PictureRows(model, rows, targets[part]) for part, rows in parts.items()}
+        made: dict[str, Dataset[Row]] = {part: SampleRows(model, rows, targets[part]) for part, rows in parts.items()}
         if run.augmentation is not None:
             if rests:
                 log.info("With an augmentation no features are kept: the backbone runs on new views in each epoch.")
@@ -206,8 +217,8 @@ def _datasets(
         return made
     history.cached_features = True
     store = FeatureStore(model)
-    samples = {part: next(iter(rows.inputs.values())) for part, rows in parts.items()}
-    every = store.get([one for part in samples.values() for one in part], device=place)
+    samples = {part: rows_of(model, rows) for part, rows in parts.items()}
+    every = store.get([row for part in samples.values() for row in part], device=place)
     datasets: dict[str, Dataset[Row]] = {}
     start = 0
     for part, rows in samples.items():
@@ -221,12 +232,13 @@ def _close(
 ) -> None:
     """Measure the final model on what was held out."""
     objective = Objective(model).to(place)
+    collator = Collator(model.preparers())
 
     def run(batch: Mapping[str, Any]) -> Mapping[str, Tensor]:
         return objective.run(batch.get("inputs"), batch.get("features"))
 
     def on(part: str) -> Metrics:
-        return measure(model, DataLoader(datasets[part], batch_size=batch_size, collate_fn=collate), run, place)[1]
+        return measure(model, DataLoader(datasets[part], batch_size=batch_size, collate_fn=collator), run, place)[1]
 
     history.validation = on("validation") if "validation" in datasets else {}
     history.test = on("test") if "test" in datasets else None

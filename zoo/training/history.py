@@ -37,7 +37,8 @@ class History:
         settings: All settings of the run, the method's own among them.
         rows: Number of rows in each part.
         epochs: One row an epoch.
-        select: What the best epoch was chosen by, ``loss`` or ``task/metric``; None without validation rows.
+        select: What the best epoch was chosen by, ``loss`` ``tasks`` or ``task/metric``; None without validation rows.
+        baselines: Where ``select`` is ``tasks``, what each task's deciding metric is if a constant is predicted.
         best_epoch: The epoch whose weights the model now has, counted from 1.
         validation: Metrics of the final model on the validation rows.
         test: Metrics of the final model on the test rows; None without any.
@@ -53,6 +54,7 @@ class History:
     rows: dict[str, int]
     epochs: list[EpochRow] = field(default_factory=list)
     select: str | None = None
+    baselines: dict[str, float] = field(default_factory=dict)
     best_epoch: int = 0
     validation: Metrics = field(default_factory=dict)
     test: Metrics | None = None

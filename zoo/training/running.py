@@ -15,9 +15,10 @@ from transformers.trainer_callback import ProgressCallback
 
 from zoo.contracts.method import Plan
 from zoo.model import Model
-from zoo.training.batches import Row, collate
+from zoo.training.batches import Collator, Row
 from zoo.training.engine import BestEpoch, Engine, FollowPlan, LastEpoch, NewViews, Objective, follow
 from zoo.training.history import History
+from zoo.training.learning import LearnAgain
 from zoo.training.settings import Settings
 
 __all__ = ["train"]
@@ -44,7 +45,7 @@ def train(
         run: The user's settings.
         history: Where the epochs are written.
         place: Where to run.
-        decides: What the best epoch is chosen by, ``loss`` or ``task/metric``.
+        decides: What the best epoch is chosen by, ``loss``, ``tasks`` or ``task/metric``.
         higher: Whether more of it is better.
         progress: Whether to show a progress bar.
     """
@@ -61,8 +62,13 @@ def train(
             args=_arguments(folder, run, history, place, judged),
             train_dataset=datasets["train"],
             eval_dataset=datasets.get("validation"),
-            data_collator=collate,
-            callbacks=[FollowPlan(model, plan), NewViews(datasets["train"]), keeper or LastEpoch(history)],
+            data_collator=Collator(model.preparers()),
+            callbacks=[
+                FollowPlan(model, plan),
+                NewViews(datasets["train"]),
+                LearnAgain(model, datasets["train"], batch_size=run.batch_size, place=place),
+                keeper or LastEpoch(history),
+            ],
         )
         if progress:
             engine.add_callback(QuietProgress)

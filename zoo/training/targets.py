@@ -9,12 +9,12 @@ from torch import Tensor
 from zoo.contracts.head import Task
 from zoo.data import Table
 from zoo.errors import DataError, UnknownName, nearest
-from zoo.model import Model
+from zoo.training.predictor import Predictor
 
 __all__ = ["columns_of", "encode"]
 
 
-def columns_of(model: Model, table: Table) -> dict[str, str]:
+def columns_of(model: Predictor, table: Table) -> dict[str, str]:
     """Find the label column of every task: the one that it names, or the only one if both are alone.
 
     Args:
@@ -48,7 +48,7 @@ def _column(task: Task, table: Table, *, alone: bool) -> str:
     )
 
 
-def encode(model: Model, table: Table, columns: Mapping[str, str]) -> dict[str, Tensor]:
+def encode(model: Predictor, table: Table, columns: Mapping[str, str]) -> dict[str, Tensor]:
     """Encode the labels of every task.
 
     Returns:

@@ -110,7 +110,7 @@ def test_label_columns_are_those_named(write):
     assert read(path, labels=[]).columns == {}
     with pytest.raises(UnknownName, match=r"no column 'd'"):
         read(path, labels=["d"])
-    with pytest.raises(ConfigError, match="'image' is the picture column and cannot be a label column as well"):
+    with pytest.raises(ConfigError, match="'image' is an input column and cannot be a label column as well"):
         read(path, labels=["image"])
 
 
@@ -145,7 +145,7 @@ def test_a_split_column_may_be_named(write):
         read(path, split="label")
     with pytest.raises(UnknownName, match="no column 'parts'"):
         read(path, split="parts")
-    with pytest.raises(ConfigError, match="'image' is the picture column"):
+    with pytest.raises(ConfigError, match="'image' is an input column"):
         read(path, split="image")
     with pytest.raises(ConfigError, match="'part' is the split column and cannot be a label column"):
         read(path, split="part", labels=["part"])

@@ -13,6 +13,7 @@ from zoo.contracts.head import Head
 from zoo.contracts.method import FROZEN, Method, Plan, StageState
 from zoo.testing import check_head, check_method
 from zoo_heads.classifier import Classifier
+from zoo_heads.prototype import Prototype
 
 # --- heads
 
@@ -84,6 +85,18 @@ class Forgets(Classifier):
         return super().score(features) + self.shift * torch.arange(len(self.config.classes))
 
 
+class LearnsBeside(Prototype):
+    """Keeps what it learnt of the rows where no bundle looks."""
+
+    def learnt(self):
+        super().learnt()
+        self.means = self.prototypes.clone()
+        self.prototypes.zero_()
+
+    def score(self, features):
+        return -torch.cdist(features.pooled, getattr(self, "means", self.prototypes))
+
+
 class WholeLoss(Classifier):
     def loss(self, output, target):
         return super().loss(output, target).expand(2)
@@ -111,6 +124,7 @@ def test_a_sound_head_passes(registry_with):
         (TwoOutputs, "must give one output a task"),
         (OtherBest, "best_metric must be one of"),
         (Forgets, "must be bit-equal after saving and loading"),
+        (LearnsBeside, "must be bit-equal after saving and loading"),
         (WholeLoss, "the loss must be a finite scalar"),
     ],
 )

@@ -102,7 +102,7 @@ def test_a_setting_that_cannot_be_used_is_one_sentence(model, table, settings, s
 def test_the_loss_of_a_data_set_is_its_mean_over_batches_of_any_size(model, table):
     from torch.utils.data import DataLoader
 
-    from zoo.training.batches import PictureRows, collate
+    from zoo.training.batches import Collator, SampleRows
     from zoo.training.evaluation import measure
 
     one, data = model(), table()
@@ -112,7 +112,7 @@ def test_the_loss_of_a_data_set_is_its_mean_over_batches_of_any_size(model, tabl
     losses = [
         measure(
             one,
-            DataLoader(PictureRows(one, data, targets), batch_size=size, collate_fn=collate),
+            DataLoader(SampleRows(one, data, targets), batch_size=size, collate_fn=Collator(one.preparers())),
             lambda batch: one(batch["inputs"]),
             cpu,
         )[0]

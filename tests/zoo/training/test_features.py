@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 import zoo
 from zoo.contracts.features import Features, Want
-from zoo.data import BytesSample, PictureSample, TensorSample
+from zoo.data import BytesSample, PictureSample, Sample, TensorSample
 from zoo.errors import DataError
 from zoo.training.features import FeatureStore, StoredFeatures, from_flat, to_flat
 
@@ -27,6 +27,10 @@ def store(model, tmp_path):
     return make
 
 
+def rows(samples) -> list[dict[str, Sample]]:
+    return [{"image": sample} for sample in samples]
+
+
 def pooled(found: StoredFeatures) -> torch.Tensor:
     return torch.stack([found[row]["main/pooled"] for row in range(len(found))])
 
@@ -34,7 +38,7 @@ def pooled(found: StoredFeatures) -> torch.Tensor:
 def test_stored_features_are_what_the_backbone_gives(model, store, draw):
     one = model()
 
-    found = store(one).get(draw(10), device=CPU, batch_size=4)
+    found = store(one).get(rows(draw(10)), device=CPU, batch_size=4)
 
     with torch.no_grad():
         expected = one.features(torch.stack([sample.open() for sample in draw(10)]))["main"].pooled
@@ -44,8 +48,8 @@ def test_stored_features_are_what_the_backbone_gives(model, store, draw):
 def test_a_second_run_computes_nothing(store, draw):
     first, second = store(), store()
 
-    fresh = pooled(first.get(draw(10), device=CPU))
-    again = pooled(second.get(draw(10), device=CPU))
+    fresh = pooled(first.get(rows(draw(10)), device=CPU))
+    again = pooled(second.get(rows(draw(10)), device=CPU))
 
     assert (first.computed, second.computed) == (10, 0)
     assert torch.equal(fresh, again)
@@ -66,27 +70,27 @@ def test_a_second_fit_runs_no_backbone(model, table):
 
 
 def test_added_pictures_alone_are_computed(store, draw):
-    store().get(draw(16)[:10], device=CPU)
+    store().get(rows(draw(16)[:10]), device=CPU)
     second = store()
 
-    found = second.get(draw(16), device=CPU)
+    found = second.get(rows(draw(16)), device=CPU)
 
     assert second.computed == 6
-    assert torch.equal(pooled(found), pooled(store().get(draw(16), device=CPU)))
+    assert torch.equal(pooled(found), pooled(store().get(rows(draw(16)), device=CPU)))
 
 
 def test_the_order_of_the_pictures_is_kept_and_equal_ones_are_computed_once(store, draw):
     a, b, c = draw(3)
     one = store()
 
-    found = pooled(one.get([c, a, c, b], device=CPU))
+    found = pooled(one.get(rows([c, a, c, b]), device=CPU))
 
     assert one.computed == 3
-    torch.testing.assert_close(found, pooled(store().get([a, b, c], device=CPU))[[2, 0, 2, 1]])
+    torch.testing.assert_close(found, pooled(store().get(rows([a, b, c]), device=CPU))[[2, 0, 2, 1]])
 
 
 def test_selecting_rows_gives_those_rows(store, draw):
-    found = store().get(draw(5), device=CPU)
+    found = store().get(rows(draw(5)), device=CPU)
 
     assert torch.equal(pooled(found.select([3, 1])), pooled(found)[[3, 1]])
 
@@ -95,10 +99,10 @@ def test_a_changed_weight_has_another_store(model, store, draw):
     changed = model()
     with torch.no_grad():
         changed.backbones["main"].native.conv1[0].weight.view(-1)[0] += 1e-3
-    store().get(draw(4), device=CPU)
+    store().get(rows(draw(4)), device=CPU)
     other = store(changed)
 
-    other.get(draw(4), device=CPU)
+    other.get(rows(draw(4)), device=CPU)
 
     assert other.folder != store().folder
     assert other.computed == 4
@@ -138,7 +142,7 @@ def test_another_head_shares_the_store(model, store):
 @pytest.mark.parametrize("damage", ["cut", "empty", "garbage", "no digests"])
 def test_a_damaged_shard_is_made_again(store, draw, damage, caplog):
     first = store()
-    expected = pooled(first.get(draw(6), device=CPU))
+    expected = pooled(first.get(rows(draw(6)), device=CPU))
     (shard,) = first.folder.glob("*.safetensors")
     if damage == "no digests":
         from safetensors.torch import save_file
@@ -149,8 +153,8 @@ def test_a_damaged_shard_is_made_again(store, draw, damage, caplog):
         shard.write_bytes({"cut": whole[: len(whole) // 2], "empty": b"", "garbage": b"\xff" * 100}[damage])
     second, third = store(), store()
 
-    found = pooled(second.get(draw(6), device=CPU))
-    third.get(draw(6), device=CPU)
+    found = pooled(second.get(rows(draw(6)), device=CPU))
+    third.get(rows(draw(6)), device=CPU)
 
     assert (second.computed, third.computed) == (6, 0)
     assert torch.equal(found, expected)
@@ -159,7 +163,7 @@ def test_a_damaged_shard_is_made_again(store, draw, damage, caplog):
 
 def test_a_damaged_shard_that_cannot_be_removed_is_no_reason_to_stop(store, draw, monkeypatch):
     first = store()
-    first.get(draw(4), device=CPU)
+    first.get(rows(draw(4)), device=CPU)
     next(first.folder.glob("*.safetensors")).write_bytes(b"")
 
     def refuse(self, missing_ok=False):
@@ -168,7 +172,7 @@ def test_a_damaged_shard_that_cannot_be_removed_is_no_reason_to_stop(store, draw
     monkeypatch.setattr(Path, "unlink", refuse)
     second = store()
 
-    assert len(second.get(draw(4), device=CPU)) == 4
+    assert len(second.get(rows(draw(4)), device=CPU)) == 4
     assert second.computed == 4
 
 
@@ -192,7 +196,7 @@ def test_a_full_disk_is_no_reason_to_stop_and_leaves_nothing_behind(store, draw,
     monkeypatch.setattr(features, "save_file", full)
     one = store()
 
-    assert len(one.get(draw(4), device=CPU)) == 4
+    assert len(one.get(rows(draw(4)), device=CPU)) == 4
     assert list(one.folder.iterdir()) == []
 
 
@@ -202,10 +206,10 @@ def test_many_pictures_are_written_in_shards_of_bounded_size(store, draw, monkey
     monkeypatch.setattr(features, "SHARD_ROWS", 4)
     one = store()
 
-    found = pooled(one.get(draw(10), device=CPU, batch_size=3))
+    found = pooled(one.get(rows(draw(10)), device=CPU, batch_size=3))
 
     assert sorted(len(load_file(path)["digests"]) for path in one.folder.iterdir()) == [2, 4, 4]
-    assert torch.equal(found, pooled(store().get(draw(10), device=CPU)))
+    assert torch.equal(found, pooled(store().get(rows(draw(10)), device=CPU)))
 
 
 def test_two_writers_at_once_do_not_disturb_each_other(model, store, draw):
@@ -216,7 +220,7 @@ def test_two_writers_at_once_do_not_disturb_each_other(model, store, draw):
     def run(which):
         barrier.wait()
         samples = draw(24)[: 16 if which else 24]
-        found[which] = pooled(stores[which].get(samples, device=CPU, batch_size=4))
+        found[which] = pooled(stores[which].get(rows(samples), device=CPU, batch_size=4))
 
     threads = [threading.Thread(target=run, args=(which,)) for which in (0, 1)]
     for thread in threads:
@@ -226,7 +230,7 @@ def test_two_writers_at_once_do_not_disturb_each_other(model, store, draw):
     after = store()
 
     assert torch.allclose(found[0][:16], found[1])
-    assert len(after.get(draw(24), device=CPU)) == 24
+    assert len(after.get(rows(draw(24)), device=CPU)) == 24
     assert after.computed == 0
     assert not list(after.folder.glob(".*"))
 
@@ -235,7 +239,7 @@ def test_an_unreadable_picture_is_named_and_the_models_mode_is_kept(model, store
     one = model().train()
 
     with pytest.raises(DataError, match="torn"):
-        store(one).get([BytesSample("torn", b"no picture")], device=CPU)
+        store(one).get(rows([BytesSample("torn", b"no picture")]), device=CPU)
 
     assert one.training
 
@@ -243,8 +247,8 @@ def test_an_unreadable_picture_is_named_and_the_models_mode_is_kept(model, store
 def test_a_text_is_no_picture(store):
     from zoo.data import DatasetSample
 
-    with pytest.raises(DataError, match="row 0 is a text; the model takes pictures"):
-        store().get([DatasetSample("row 0", ["hello"], 0, str)], device=CPU)
+    with pytest.raises(DataError, match="row 0 is a text; the input 'image' takes pictures"):
+        store().get(rows([DatasetSample("row 0", ["hello"], 0, str)]), device=CPU)
 
 
 def test_the_same_picture_under_two_names_is_one(store):
@@ -253,7 +257,7 @@ def test_the_same_picture_under_two_names_is_one(store):
     picture = Image.new("RGB", (32, 32), "red")
     one = store()
 
-    one.get([PictureSample("a", picture), PictureSample("b", picture)], device=CPU)
+    one.get(rows([PictureSample("a", picture), PictureSample("b", picture)]), device=CPU)
 
     assert one.computed == 1
 
@@ -267,6 +271,7 @@ def test_flat_features_are_read_back_as_they_were():
         maps={"s1": torch.randn(3, 2, 8, 8, generator=g), "s2": torch.randn(3, 4, 4, 4, generator=g)},
         mask=torch.tensor([[True] * 5 + [False]] * 3),
         embed=torch.randn(3, 2, generator=g),
+        present=torch.tensor([True, False, True]),
         grid=(2, 3),
     )
     flow = Features(pooled=torch.randn(3, 7, generator=g))
@@ -276,7 +281,7 @@ def test_flat_features_are_read_back_as_they_were():
 
     assert all(len(value) == 3 for value in flat.values())
     assert list(again) == ["rgb", "flow"]
-    for name in ("pooled", "tokens", "prefix", "mask", "embed"):
+    for name in ("pooled", "tokens", "prefix", "mask", "embed", "present"):
         assert torch.equal(getattr(again["rgb"], name), getattr(rgb, name))
     assert all(torch.equal(again["rgb"].maps[stage], value) for stage, value in rgb.maps.items())
     assert again["rgb"].grid == (2, 3)
@@ -288,7 +293,7 @@ def test_tokens_and_grid_pass_through_the_store(store):
     one.wants = {"main": Want(pooled=True, tokens=True, maps=("s1",))}
     picture = torch.randn(3, 160, 160, generator=torch.Generator().manual_seed(0))
 
-    found = store(one).get([TensorSample("one", picture)], device=CPU)
+    found = store(one).get(rows([TensorSample("one", picture)]), device=CPU)
     again = from_flat({key: value.unsqueeze(0) for key, value in found[0].items()})["main"]
 
     with torch.no_grad():

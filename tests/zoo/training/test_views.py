@@ -13,10 +13,10 @@ from PIL import Image
 import zoo
 from zoo.augmentation import Augmentation
 from zoo.cli.arguments import read_augmentation
-from zoo.data import Column, PictureSample, Table
+from zoo.data import Column, PictureSample, Preparer, Table
 from zoo.errors import ConfigError, DataError, ShapeError, UnknownName
 from zoo.training import fitting
-from zoo.training.batches import PictureRows, ViewRows, collate, view_seed
+from zoo.training.batches import Collator, SampleRows, ViewRows, view_seed
 
 ROWS = 8
 
@@ -42,7 +42,7 @@ def photos() -> Callable[..., Table]:
 def seen(monkeypatch) -> list[tuple[type, int, int]]:
     """Write down every row that is given: its data set, the epoch and its number."""
     calls: list[tuple[type, int, int]] = []
-    for kind in (ViewRows, PictureRows):
+    for kind in (SampleRows,):
         plain = kind.__getitem__
 
         def spy(self, row, plain=plain):
@@ -91,7 +91,7 @@ def test_every_epoch_sees_every_row_in_a_view_of_its_own_and_validation_sees_pla
     train = history.rows["train"]
     views = {(epoch, row) for kind, epoch, row in seen if kind is ViewRows}
     assert views == {(epoch, row) for epoch in (0, 1) for row in range(train)}
-    assert any(kind is PictureRows for kind, _, _ in seen)
+    assert any(kind is SampleRows for kind, _, _ in seen)
 
 
 def test_a_view_is_decided_by_seed_epoch_and_row_alone(photos, model):
@@ -157,7 +157,7 @@ def test_the_history_and_the_bundle_say_how_pictures_were_varied(photos, model, 
 
 @pytest.mark.parametrize("wrong", ["strong", 5, {"flip": 0.5}], ids=str)
 def test_a_wrong_augmentation_is_refused_before_anything_is_read(model, monkeypatch, wrong):
-    monkeypatch.setattr(fitting, "read", lambda *args, **kwargs: pytest.fail("the data was read"))
+    monkeypatch.setattr(fitting, "read_for", lambda *args, **kwargs: pytest.fail("the data was read"))
 
     with pytest.raises((UnknownName, ConfigError), match="augmentation"):
         zoo.fit(model(), "photos", augmentation=wrong)
@@ -172,7 +172,7 @@ def test_pictures_of_several_sizes_in_one_batch_are_refused_with_what_to_do():
     rows = [{"inputs": {"image": torch.zeros(3, 8, side)}, "targets": {}} for side in (8, 9)]
 
     with pytest.raises(ShapeError, match=r"must have one size, got .*; name a size in the reference"):
-        collate(rows)
+        Collator({"image": Preparer("image", "image", lambda picture: picture)})(rows)
 
 
 def test_the_command_line_takes_a_name_or_json():

@@ -1,0 +1,144 @@
+"""A run as a file: what ``zoo fit --file`` reads, and its schema, which ``zoo schema`` prints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from zoo.cli.output import say_json, speaks
+from zoo.errors import ConfigError
+from zoo.spec import check_options, from_json
+
+__all__ = ["RunFile", "read_run", "schema", "take_file"]
+
+EXAMPLES = "zoo schema > run.schema.json\n\nzoo fit --file run.yaml --epochs 3"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFile:
+    """A run of ``zoo fit``; each field is the option of its name, and what stands on the command line goes first.
+
+    Args:
+        data: Folder of class folders, or CSV, TSV or Parquet table; paths are relative to where the command runs.
+        out: Folder of the new bundle.
+        backbone: The reference of the only backbone.
+        streams: Stream name to reference, for a model with several; each reads the column of its name.
+        inputs: The one input that all streams see, or stream name to input.
+        share: New stream to the stream whose module it runs too.
+        heads: The heads: a type, or type, name and settings, other heads among them.
+        targets: Columns to learn, with the heads that they call for.
+        method: The training method.
+        settings: The method's own settings.
+        weights: pretrained, none, or a safetensors file.
+        epochs: Passes over the training rows.
+        batch_size: Rows in a step.
+        lr: Highest learning rate of the heads.
+        weight_decay: AdamW's.
+        seed: Seed of new weights, split, order and dropout.
+        device: auto, cpu, cuda or mps.
+        precision: auto, fp32, bf16 or fp16.
+        validation: Share of the training rows to choose the best epoch by.
+        patience: Epochs without a better one before it stops.
+        select: What the best epoch is chosen by.
+        augmentation: light, standard, or the fields of an augmentation.
+        image: Column of the pictures, for a model with one input.
+        split: Column of train, validation and test.
+        strict: Whether to stop at the first unreadable picture.
+        overwrite: Whether to replace a bundle that is there.
+    """
+
+    data: str | None = None
+    out: str | None = None
+    backbone: str | None = None
+    streams: dict[str, str] | None = None
+    inputs: str | dict[str, str] | None = None
+    share: dict[str, str] | None = None
+    heads: tuple[str | dict[str, Any], ...] | None = None
+    targets: tuple[str, ...] | None = None
+    method: str | None = None
+    settings: dict[str, Any] | None = None
+    weights: str | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    weight_decay: float | None = None
+    seed: int | None = None
+    device: str | None = None
+    precision: str | None = None
+    validation: float | None = None
+    patience: int | None = None
+    select: str | None = None
+    augmentation: str | dict[str, Any] | None = None
+    image: str | None = None
+    split: str | None = None
+    strict: bool | None = None
+    overwrite: bool | None = None
+
+
+# pydantic reads it, the dataclass does not know it
+setattr(RunFile, "__pydantic_config__", {"extra": "forbid", "allow_inf_nan": False})  # noqa: B010
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """Read a run file, YAML or JSON, as the options that it stands for.
+
+    Returns:
+        Name of a parameter of ``zoo fit`` to its value, as if it were typed.
+
+    Raises:
+        ConfigError: If it cannot be read, or says something that no option says.
+    """
+    import yaml
+
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise ConfigError(f"--file {path} cannot be read as YAML or JSON: {reason}.") from error
+    if not isinstance(found, Mapping):
+        raise ConfigError(f"--file {path} must hold options by name, such as 'backbone: timm:vit'; see zoo schema.")
+    check_options(f"The run file {path}", found, {field.name for field in fields(RunFile)})
+    try:
+        run = from_json(RunFile, found)
+    except ConfigError as error:
+        raise ConfigError(f"--file {path}: {str(error).removeprefix('RunFile: ')}") from error
+    said = {field.name: value for field in fields(RunFile) if (value := getattr(run, field.name)) is not None}
+    return _as_typed(said)
+
+
+def _as_typed(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Write what a file says as the command line would have it."""
+    typed = dict(said)
+    for name, option in (("streams", "stream"), ("share", "share"), ("settings", "settings"), ("inputs", "inputs")):
+        if isinstance(said.get(name), dict):
+            pairs = typed.pop(name).items()
+            typed[option] = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in pairs]
+    if isinstance(typed.get("inputs"), str):
+        typed["inputs"] = [typed["inputs"]]
+    if "heads" in typed:
+        typed["head"] = [one if isinstance(one, str) else json.dumps(one) for one in typed.pop("heads")]
+    if "targets" in typed:
+        typed["target"] = list(typed.pop("targets"))
+    if isinstance(typed.get("augmentation"), dict):
+        typed["augmentation"] = json.dumps(typed["augmentation"])
+    return typed
+
+
+def take_file(context: typer.Context, path: Path | None) -> Path | None:
+    """Let a run file's options stand where none is typed."""
+    if path is not None:
+        context.default_map = {**(context.default_map or {}), **read_run(path)}
+    return path
+
+
+@speaks
+def schema() -> None:
+    """Print the JSON schema of the run files that zoo fit --file reads."""
+    from zoo.spec import adapter
+
+    say_json(adapter(RunFile).json_schema())
