@@ -39,6 +39,7 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/build.py
 	$(BIN)/python benchmarks/forward.py
 	$(BIN)/python benchmarks/graphs.py
+	$(BIN)/python benchmarks/sharing.py
 
 # Every architecture of the three libraries, ours and the peers': hours; it goes on where it stopped.
 coverage: $(VENV)/.bench

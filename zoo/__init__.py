@@ -26,6 +26,8 @@ _FACE = {
     "ConfigError": ("zoo.errors", "ConfigError"),
     "DataError": ("zoo.errors", "DataError"),
     "Decoded": ("zoo.contracts.head", "Decoded"),
+    "Ensemble": ("zoo.ensembling.ensemble", "Ensemble"),
+    "EnsembleSpec": ("zoo.ensembling.spec", "EnsembleSpec"),
     "Features": ("zoo.contracts.features", "Features"),
     "Head": ("zoo.contracts.head", "Head"),
     "HeadConfig": ("zoo.contracts.head", "HeadConfig"),
@@ -58,8 +60,10 @@ _FACE = {
     "ZooError": ("zoo.errors", "ZooError"),
     "build": ("zoo.assembly", "build"),
     "check_options": ("zoo.spec", "check_options"),
+    "ensemble": ("zoo.ensembling.making", "ensemble"),
     "evaluate": ("zoo.training.evaluation", "evaluate"),
     "fit": ("zoo.training.fitting", "fit"),
+    "fit_ensemble": ("zoo.training.ensembles", "fit_ensemble"),
     "fit_weights": ("zoo.contracts.weights", "fit_weights"),
     "skip_initialisers": ("zoo.contracts.initialising", "skip_initialisers"),
     "head": ("zoo.assembly", "head"),
@@ -72,6 +76,7 @@ _FACE = {
     "read": ("zoo.data", "read"),
     "resolve": ("zoo.catalog", "resolve"),
     "save": ("zoo.bundle", "save"),
+    "soup": ("zoo.training.soups", "soup"),
     "split_table": ("zoo.data", "split_table"),
     "verify": ("zoo.bundle", "verify"),
     "wrap": ("zoo.wrapping", "wrap"),
@@ -89,6 +94,8 @@ __all__ = [
     "ConfigError",
     "DataError",
     "Decoded",
+    "Ensemble",
+    "EnsembleSpec",
     "Features",
     "Head",
     "HeadConfig",
@@ -121,8 +128,10 @@ __all__ = [
     "ZooError",
     "build",
     "check_options",
+    "ensemble",
     "evaluate",
     "fit",
+    "fit_ensemble",
     "fit_weights",
     "head",
     "hookimpl",
@@ -135,6 +144,7 @@ __all__ = [
     "resolve",
     "save",
     "skip_initialisers",
+    "soup",
     "split_table",
     "verify",
     "wrap",
@@ -177,6 +187,9 @@ if TYPE_CHECKING:
     from zoo.data import Table as Table
     from zoo.data import read as read
     from zoo.data import split_table as split_table
+    from zoo.ensembling.ensemble import Ensemble as Ensemble
+    from zoo.ensembling.making import ensemble as ensemble
+    from zoo.ensembling.spec import EnsembleSpec as EnsembleSpec
     from zoo.errors import BundleError as BundleError
     from zoo.errors import CapabilityError as CapabilityError
     from zoo.errors import ConfigError as ConfigError
@@ -199,10 +212,12 @@ if TYPE_CHECKING:
     from zoo.spec import StageSpec as StageSpec
     from zoo.spec import StreamSpec as StreamSpec
     from zoo.spec import check_options as check_options
+    from zoo.training.ensembles import fit_ensemble as fit_ensemble
     from zoo.training.evaluation import evaluate as evaluate
     from zoo.training.fitting import fit as fit
     from zoo.training.heads import infer_heads as infer_heads
     from zoo.training.history import History as History
+    from zoo.training.soups import soup as soup
     from zoo.wrapping import wrap as wrap
 else:
 

@@ -54,7 +54,7 @@ def head(type: str, *, name: str | None = None, **config: Any) -> HeadSpec:
         >>> head("classifier", name="species", classes=["cat", "dog"]).flat()
         {'type': 'classifier', 'name': 'species', 'classes': ['cat', 'dog']}
     """
-    from zoo.contracts.head import plain
+    from zoo.contracts.settings import plain
 
     spec = HeadSpec(type=type, name=name or type, config=plain(config))
     registry().head_class(type).read_config(spec)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from zoo.errors import ConfigError, DataError, UnknownName
-from zoo.preprocessing import Preprocessing, to_mode
+from zoo.preprocessing import Preprocessing, mask_pixels, to_mode
 
 if TYPE_CHECKING:
     import torch
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     Chance: TypeAlias = int | torch.Generator | None
+
+Operation = Callable[[Any], Any]
 
 __all__ = ["Augmentation", "Views"]
 
@@ -150,7 +154,7 @@ class Views:
 
     augmentation: Augmentation
     preprocessing: Preprocessing
-    _before: list[Callable[[Any], Any]] = field(init=False, repr=False, compare=False)
+    _before: list[Operation] = field(init=False, repr=False, compare=False)
     _last: Preprocessing = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -181,17 +185,34 @@ class Views:
                 f"An augmentation takes single Pillow pictures, got {type(picture).__name__}; leave it out for others."
             )
         image = to_mode(picture, self.preprocessing.channels, alpha=self.preprocessing.alpha)
-        if chance is None:
+        with _seeded(chance):
             return self._view(image)
-        import torch
 
-        seed = chance if isinstance(chance, int) else int(torch.randint(2**63 - 1, (), generator=chance))
-        state = torch.get_rng_state()
-        try:
-            torch.default_generator.manual_seed(seed)  # the CPU's alone; those of devices keep their course
-            return self._view(image)
-        finally:
-            torch.set_rng_state(state)
+    def mask(self, mask: Image.Image | Tensor, chance: Chance = None, *, fill: int = 255) -> Tensor:
+        """Give the mask of a view: what is cut, mirrored and moved there is so here, to the nearest pixel.
+
+        Colours change nothing, and a pixel that is erased keeps its number.
+
+        Args:
+            mask: As for ``Preprocessing.apply_mask``, of the picture's size.
+            chance: What decided the picture's view.
+            fill: What stands where the picture has nothing.
+
+        Shape:
+            - returns: ``(H, W)``, int64; as high and wide as the view.
+
+        Raises:
+            DataError: If a picture's pixels are not one number each.
+            ShapeError: If a tensor has another rank or dtype.
+        """
+        import numpy as np
+        from PIL import Image
+
+        image = Image.fromarray(mask_pixels(mask).numpy().astype(np.int32))
+        with _seeded(chance):
+            for operation in _operations(self.augmentation, self.preprocessing, fill):
+                image = operation(image)
+        return self._last.apply_mask(image, fill=fill)
 
     def _view(self, image: Image.Image) -> Tensor:
         for operation in self._before:
@@ -204,13 +225,36 @@ class Views:
         return v2.RandomErasing(p=self.augmentation.erasing)(tensor)
 
 
-def _operations(augmentation: Augmentation, preprocessing: Preprocessing) -> list[Callable[[Any], Any]]:
-    """Make torchvision's operations on pictures, in the order of its reference recipe."""
+@contextmanager
+def _seeded(chance: Chance) -> Iterator[None]:
+    """Let torch's global generator on the CPU give what a chance decides, and put it back."""
+    if chance is None:
+        yield
+        return
+    import torch
+
+    seed = chance if isinstance(chance, int) else int(torch.randint(2**63 - 1, (), generator=chance))
+    state = torch.get_rng_state()
+    try:
+        torch.default_generator.manual_seed(seed)  # the CPU's alone; those of devices keep their course
+        yield
+    finally:
+        torch.set_rng_state(state)
+
+
+def _operations(
+    augmentation: Augmentation, preprocessing: Preprocessing, mask_fill: int | None = None
+) -> list[Operation]:
+    """Make torchvision's operations on pictures, in the order of its reference recipe.
+
+    With ``mask_fill`` they are those on masks: they draw the same numbers, and move pixels only.
+    """
     from torchvision.transforms import InterpolationMode, v2
 
-    made: list[Callable[[Any], Any]] = []
+    of_mask = mask_fill is not None
+    made: list[Operation] = []
     if augmentation.scale is not None:
-        interpolation = InterpolationMode(preprocessing.interpolation)
+        interpolation = InterpolationMode("nearest" if of_mask else preprocessing.interpolation)
         made.append(
             v2.RandomResizedCrop(
                 list(preprocessing.size), augmentation.scale, augmentation.ratio, interpolation=interpolation
@@ -222,19 +266,41 @@ def _operations(augmentation: Augmentation, preprocessing: Preprocessing) -> lis
         made.append(v2.RandomVerticalFlip(augmentation.vertical_flip))
     colours = {name: getattr(augmentation, name) for name in ("brightness", "contrast", "saturation", "hue")}
     if any(colours.values()):
-        made.append(v2.ColorJitter(**colours))
+        jitter = v2.ColorJitter(**colours)
+        made.append(partial(_beside, jitter) if of_mask else jitter)
     if augmentation.policy is not None:
-        made.append(_policy(augmentation))
+        policy = _policy(augmentation, mask_fill)
+        if of_mask:
+            setattr(policy, _HOOK, partial(_moved, getattr(policy, _HOOK)))
+        made.append(policy)
     return made
 
 
-def _policy(augmentation: Augmentation) -> Callable[[Any], Any]:
+_HOOK = "_apply_image_or_video_transform"
+"""What a policy of torchvision calls for each operation: picture, name, strength, filter and fill."""
+_MOVES = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
+
+
+def _beside(jitter: Operation, mask: Image.Image) -> Image.Image:
+    """Draw what a change of colours draws, and leave the mask alone."""
+    from PIL import Image
+
+    jitter(Image.new("RGB", (1, 1)))
+    return mask
+
+
+def _moved(apply: Callable[..., Image.Image], mask: Image.Image, name: str, *strength: Any, **how: Any) -> Image.Image:
+    """Do to a mask what moves pixels, and no other operation of a policy."""
+    return apply(mask, name, *strength, **how) if name in _MOVES else mask
+
+
+def _policy(augmentation: Augmentation, mask_fill: int | None) -> Operation:
     from torchvision.transforms import InterpolationMode, v2
 
-    filter_ = InterpolationMode.BILINEAR
+    filter_ = InterpolationMode.BILINEAR if mask_fill is None else InterpolationMode.NEAREST
     if augmentation.policy == "trivial":
-        return v2.TrivialAugmentWide(interpolation=filter_)
+        return v2.TrivialAugmentWide(interpolation=filter_, fill=mask_fill)
     if augmentation.policy == "auto":
-        return v2.AutoAugment(interpolation=filter_)
+        return v2.AutoAugment(interpolation=filter_, fill=mask_fill)
     magnitude = 9 if augmentation.magnitude is None else augmentation.magnitude
-    return v2.RandAugment(magnitude=magnitude, interpolation=filter_)
+    return v2.RandAugment(magnitude=magnitude, interpolation=filter_, fill=mask_fill)

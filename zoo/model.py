@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -89,7 +89,7 @@ class Model(nn.Module):
     def features(
         self, inputs: Tensor | Mapping[str, Any], *, run: Callable[[str, Any], Features] | None = None
     ) -> dict[str, Features]:
-        """Give the features of every stream: one pass through each backbone.
+        """Give the features of every stream: one pass through each backbone for each input that it sees.
 
         Args:
             inputs: As for :meth:`forward`.
@@ -100,9 +100,13 @@ class Model(nn.Module):
         """
         given = self._by_stream(inputs)
         found: dict[str, Features] = {}
+        passes: dict[tuple[str, int], Features] = {}
         for stream, entry in self.spec.streams.items():
-            own, seen = self.backbones[entry.shares or stream], given[stream]
-            found[stream] = own(seen, self.wants[stream]) if run is None else run(stream, seen)
+            owner, seen = entry.shares or stream, given[stream]
+            if (owner, id(seen)) not in passes:
+                own = self.backbones[owner]
+                passes[owner, id(seen)] = own(seen, self.wants[stream]) if run is None else run(stream, seen)
+            found[stream] = replace(passes[owner, id(seen)])
             if self._optional and isinstance(inputs, Mapping):
                 found[stream].present = inputs.get(PRESENT, {}).get(entry.input)
         return found
@@ -126,7 +130,7 @@ class Model(nn.Module):
         for head in self.heads.values():
             losses: Mapping[str, Tensor] = head.losses(outputs, targets)
             if self.training and torch.is_grad_enabled() and head.balances:
-                losses = head.balance(losses, targets, Shared.of(self.backbones, later=later))
+                losses = head.balance(losses, targets, Shared.of(dict(self.backbones.items()), later=later))
             found.update(losses)
         return found
 

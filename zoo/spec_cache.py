@@ -17,7 +17,9 @@ from pathlib import Path
 import zoo
 from zoo.cache import cache_folder
 from zoo.catalog import Resolution, catalog_of
+from zoo.contracts.provider import Provider
 from zoo.errors import ConfigError
+from zoo.reference import Reference
 from zoo.registry import Plugin, registry
 from zoo.spec import BackboneSpec, from_json, to_json
 
@@ -40,14 +42,22 @@ def spec_of(found: Resolution) -> BackboneSpec:
     provider = registry().provider(reference.provider)
     digest = "" if found.entry is not None else provider.digest(reference)
     if digest is None or not provider.measured_once:
-        return provider.spec(reference)
+        return _measured(provider, reference)
     path = _place(found, digest)
     known = _read(path, str(reference))
     if known is not None:
         return known
-    spec = provider.spec(reference)
+    spec = _measured(provider, reference)
     _write(path, str(reference), spec)
     return spec
+
+
+def _measured(provider: Provider, reference: Reference) -> BackboneSpec:
+    """Measure; what an output reads is found by its graph, so the caller's ``no_grad`` must not reach in there."""
+    import torch
+
+    with torch.inference_mode(False), torch.enable_grad():
+        return provider.spec(reference)
 
 
 def _place(found: Resolution, digest: str) -> Path:

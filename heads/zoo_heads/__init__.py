@@ -17,6 +17,7 @@ def zoo_heads() -> dict[str, str]:
         "ordinal": "zoo_heads.ordinal:Ordinal",
         "prototype": "zoo_heads.prototype:Prototype",
         "regression": "zoo_heads.regression:Regression",
+        "segmentation": "zoo_heads.segmentation:Segmentation",
         "two_stream": "zoo_heads.two_stream:TwoStream",
         "zero_shot": "zoo_heads.zero_shot:ZeroShot",
     }

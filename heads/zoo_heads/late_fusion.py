@@ -14,6 +14,7 @@ from torchmetrics import MetricCollection
 
 from zoo.contracts.features import Features
 from zoo.contracts.head import Decoded, HeadContext, Label, Needs, Task, zero_loss
+from zoo.contracts.masks import MaskCode
 from zoo.errors import ConfigError, ShapeError
 from zoo.spec import HeadSpec
 
@@ -109,6 +110,11 @@ class SpokenTask(Task):
     def precision_factor(self) -> float:
         """That of the other task."""
         return self.speaker.precision_factor
+
+    @property
+    def masks(self) -> MaskCode | None:
+        """Those of the other task."""
+        return self.speaker.masks
 
     def prepare(self, labels: Sequence[Label]) -> None:
         """Let the other task learn."""

@@ -93,6 +93,9 @@ class MultiTask(Head):
             if name not in names:
                 raise ConfigError(f"The head {spec.name!r} (multi_task) weighs {name!r}; its tasks are {names}.")
         self.inner: ModuleMap[Head] = ModuleMap({head.spec.name: head for head in inner})
+        readers = [(stream, head) for head in inner for stream in context.needs(head.spec)]
+        needed = {stream for stream, head in readers if stream not in head.may_miss()}
+        self._may_miss = frozenset(stream for stream, _ in readers) - needed
         self.balancing: Balance | None = self._balancing(config)
 
     def _balancing(self, config: MultiTaskConfig) -> Balance | None:
@@ -133,6 +136,10 @@ class MultiTask(Head):
         inner = [HeadSpec.of(head) for head in config.heads]
         done = [context.lookup(head.type).complete(head, columns, context).flat() for head in inner]
         return spec.with_config(heads=done)
+
+    def may_miss(self) -> frozenset[str]:
+        """Name the streams that every head inside which reads them may miss."""
+        return self._may_miss
 
     def tasks(self) -> dict[str, Task]:
         """Give the tasks of the heads inside."""

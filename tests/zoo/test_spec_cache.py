@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 import zoo
 from zoo import spec_cache
@@ -36,6 +37,18 @@ def test_a_spec_is_measured_once_and_read_equal_afterwards(measured):
     assert measured == ["timm:test_resnet.r160_in1k"]
     assert second == first
     assert second.preprocessing == first.preprocessing
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_spec_that_is_measured_without_gradients_is_the_same(measured, monkeypatch, tmp_path, mode):
+    expected = spec()
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "another"))
+
+    with mode():
+        found = spec()
+
+    assert found == expected
+    assert len(measured) == 2
 
 
 def test_another_tag_or_option_is_another_spec(measured):

@@ -156,6 +156,22 @@ def test_both_sides_of_a_shared_module_give_it_gradients():
     torch.testing.assert_close(grads["left", "right"], grads[("left",)] + grads[("right",)], rtol=1e-4, atol=1e-4)
 
 
+def test_two_streams_of_one_module_on_one_input_are_one_pass():
+    share = {"right": "left"}
+    model = zoo.build({"left": "timm:test_resnet"}, heads("left", "right"), share=share, inputs="image", weights=None)
+    passes = []
+    model.backbones["left"].native.register_forward_pre_hook(lambda *_: passes.append("native"))
+    model.backbones["left"].native.conv1.register_forward_pre_hook(lambda *_: passes.append("first layer"))
+    image = torch.randn(2, 3, 160, 160)
+
+    with torch.no_grad():
+        outputs = model(image)
+        apart = model({"left": image, "right": image.clone()})
+
+    assert passes.count("first layer") == 3
+    assert all(torch.equal(outputs[task], apart[task]) for task in outputs)
+
+
 def test_the_order_of_the_streams_survives_a_bundle(tmp_path):
     streams = {"z": "timm:test_resnet", "a": "timm:test_vit"}
     model = zoo.build(streams, heads("z", "m"), share={"m": "a"}, weights=None)
@@ -340,3 +356,40 @@ def test_a_text_where_a_picture_is_expected_is_refused(pairs):
 
     with pytest.raises(DataError, match="is a text; the input 'top' takes pictures"):
         model.preprocess([{"top": TextSample("line 2", "red"), "side": None}])
+
+
+# --- rows that lack an input
+
+
+@pytest.mark.parametrize("outer", ["two_stream", "multi_task"])
+@pytest.mark.parametrize("method", ["feature_extraction", "fine_tuning"])
+def test_rows_that_lack_an_input_are_learnt_from_and_predicted_by_the_others(pairs, tmp_path, method, outer):
+    lines = pairs.read_text().splitlines()
+    lines[3] = lines[3].replace("side2.png", "")
+    lines[6] = lines[6].replace("top5.png", "")
+    pairs.write_text("\n".join(lines))
+    kind = {"type": "classifier", "classes": ["red", "blue"], "norm": True}
+    head = zoo.head("two_stream", name="colour", head=kind, missing="mask")
+    if outer == "multi_task":
+        head = zoo.head("multi_task", heads=[head.flat()])
+    model = zoo.build({"top": "timm:test_resnet", "side": "timm:test_vit"}, head, weights=None, seed=0)
+
+    history = zoo.fit(model, pairs, **{**RUN, "method": method, "epochs": 2})
+    again = zoo.load(model.save(tmp_path / "bundle"))
+
+    assert sum(history.rows.values()) == 24
+    row = {"top": pairs.parent / "top1.png", "side": None}
+    found = again.predict(row)
+    assert found["colour"].probabilities == pytest.approx(found["colour-top"].probabilities, abs=1e-6)
+    assert found == again.predict({"top": pairs.parent / "top1.png"})
+    assert set(again.predict({**row, "side": pairs.parent / "side1.png"})) == set(found)
+
+
+def test_a_row_without_any_input_is_refused(pairs):
+    pairs.write_text(pairs.read_text().replace("top4.png,side4.png", ","))
+    kind = {"type": "classifier", "classes": ["red", "blue"]}
+    head = zoo.head("two_stream", name="colour", head=kind, missing="mask")
+    model = zoo.build({"top": "timm:test_resnet", "side": "timm:test_vit"}, head, weights=None, seed=0)
+
+    with pytest.raises(DataError, match="nothing for any input in row 4; leave the row out"):
+        zoo.evaluate(model, pairs, device="cpu")

@@ -8,10 +8,11 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
+from zoo.ensembling.spec import EnsembleSpec
 from zoo.spec import BackboneSpec, HeadSpec, ModelSpec
 from zoo.wrapping import WRAPPED
 
-__all__ = ["escape", "make_card"]
+__all__ = ["ensemble_card", "escape", "make_card"]
 
 MOST_CLASSES = 50
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#|~&!])")
@@ -41,6 +42,32 @@ def make_card(spec: ModelSpec, provenance: Mapping[str, Any]) -> str:
         rows = [(name, f"{value:.6g}") for name, value in metrics]
         parts.append("## Metrics\n\n" + _table(("metric", "value"), rows))
     return f"---\n{_data(spec, metrics).to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"
+
+
+def ensemble_card(spec: EnsembleSpec, provenance: Mapping[str, Any]) -> str:
+    """Write the card of an ensemble; the members' own cards are in their folders."""
+    rows = [
+        (
+            member.name,
+            " and ".join(stream.backbone.reference for stream in member.model.streams.values()),
+            ", ".join(head.name for head in _flat(member.model.heads)),
+            "; ".join(f"{task} {weights[n]:.4g}" for task, weights in spec.weights.items()),
+        )
+        for n, member in enumerate(spec.members)
+    ]
+    metrics = [(name, f"{value:.6g}") for name, value in _numbers(provenance.get("metrics"))]
+    call = 'ensemble = zoo.load("path/to/this/folder")\nprint(ensemble.predict("picture.jpg"))'
+    code = f"```python\nimport zoo\n\n{call}\n```"
+    parts = [
+        "# A zoo ensemble",
+        f"{len(rows)} models as one, combined by: {spec.combine}. Saved by zoo (`pip install headzoo`).",
+        f"## Load it\n\n{code}",
+        "## Members\n\n" + _table(("member", "backbone", "heads", "weight"), rows),
+    ]
+    if metrics:
+        parts.append("## Metrics\n\n" + _table(("metric", "value"), metrics))
+    data = ModelCardData(library_name="zoo", tags=["ensemble", "zoo"])
+    return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"
 
 
 def _loading(spec: ModelSpec) -> str:

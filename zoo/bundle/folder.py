@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self, TypeVar
 
-from zoo.bundle.manifest import MOST_BYTES, FileEntry, Manifest, read
+from zoo.bundle.manifest import MOST_BYTES, EnsembleManifest, FileEntry, Manifest, read
 from zoo.bundle.paths import MANIFEST
 from zoo.bundle.publishing import recover
 from zoo.errors import BundleError
@@ -59,14 +59,15 @@ class BundleFolder:
 
     Args:
         path: The folder.
+        fd: The folder's descriptor where it is open already; it is closed with this.
 
     Raises:
         OSError: If it cannot be opened as a folder.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, fd: int | None = None) -> None:
         self.path = path
-        self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if fd is None else fd
 
     def __enter__(self) -> Self:
         return self
@@ -83,7 +84,21 @@ class BundleFolder:
             return True
         return (mine.st_dev, mine.st_ino) != (now.st_dev, now.st_ino)
 
-    def manifest(self) -> tuple[Manifest, str]:
+    def inner(self, path: str) -> BundleFolder:
+        """Open a bundle inside this one, of the same generation, following no link.
+
+        Args:
+            path: Its path, checked already.
+
+        Raises:
+            BundleError: If there is none.
+        """
+        try:
+            return BundleFolder(self.path / path, self._open(path, os.O_DIRECTORY))
+        except OSError as error:
+            raise BundleError(f"{self.path}/{path} cannot be read as a bundle: {error.strerror}. {_AGAIN}") from error
+
+    def manifest(self) -> tuple[Manifest | EnsembleManifest, str]:
         """Read the manifest.
 
         Returns:
@@ -139,11 +154,11 @@ class BundleFolder:
         finally:
             os.close(fd)
 
-    def _open(self, path: str) -> int:
-        """Open a file step by step, following no link."""
+    def _open(self, path: str, last: int = os.O_NONBLOCK) -> int:
+        """Open a file, or a folder, step by step, following no link."""
         *folders, name = path.split("/")
         fd = os.dup(self._fd)
-        for step, kind in (*((folder, os.O_DIRECTORY) for folder in folders), (name, os.O_NONBLOCK)):
+        for step, kind in (*((folder, os.O_DIRECTORY) for folder in folders), (name, last)):
             try:
                 inner = os.open(step, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | kind, dir_fd=fd)
             finally:

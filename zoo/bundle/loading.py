@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.bundle.folder import BundleFolder, open_bundle
-from zoo.bundle.manifest import Manifest
+from zoo.bundle.manifest import EnsembleManifest, Manifest
 from zoo.bundle.paths import NATIVE, OWN, bundle_path
 from zoo.errors import BundleError
 from zoo.registry import registry
@@ -16,15 +16,23 @@ from zoo.registry import registry
 if TYPE_CHECKING:
     import torch
 
+    from zoo.bundle.ensemble_loading import EnsembleContents
     from zoo.bundle.rebuilding import Own
     from zoo.bundle.tensors import TensorSet
+    from zoo.ensembling.ensemble import Ensemble
     from zoo.model import Model
 
-__all__ = ["load"]
+__all__ = ["load", "load_model"]
 
 
-def load(path: str | Path, *, device: str | torch.device = "cpu", modules: Mapping[str, Own] | None = None) -> Model:
-    """Load a model from its bundle, as it was saved: weights, ties, layouts, frozen stages, provenance.
+def load(
+    path: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    modules: Mapping[str, Own] | None = None,
+    members: Mapping[str, str | Path] | None = None,
+) -> Model | Ensemble:
+    """Load a model or an ensemble from its bundle, as it was saved: weights, ties, layouts, frozen stages, provenance.
 
     Every file that the manifest lists must be there with the size and digest that it had; other files in the folder
     are not read. Nothing is downloaded.
@@ -34,10 +42,12 @@ def load(path: str | Path, *, device: str | torch.device = "cpu", modules: Mappi
         device: Where the model is to be.
         modules: Stream to module, or to what makes one, for a bundle of :func:`zoo.wrap`, which needs code; the
             bundle's tensors are poured into it. Which class that is stands in the error without it; nothing is ever
-            imported by a name in a bundle.
+            imported by a name in a bundle. For an ensemble, ``member.stream`` to module.
+        members: Member to the folder of its bundle, for an ensemble that refers to bundles that are elsewhere now; they
+            must be those that it was saved with.
 
     Returns:
-        The model, in eval mode.
+        The model or ensemble, in eval mode.
 
     Raises:
         BundleError: If the bundle is missing, cut, edited or from a newer zoo, or needs a plugin or a module that
@@ -48,8 +58,42 @@ def load(path: str | Path, *, device: str | torch.device = "cpu", modules: Mappi
     from zoo.model import as_device
 
     place = as_device(device)
-    contents = open_bundle(bundle_path(path), read_contents)
-    return restore(contents, where=str(path), device=place, modules=modules)
+    found = open_bundle(bundle_path(path), lambda folder: read_any(folder, members or {}))
+    if isinstance(found, Contents):
+        return restore(found, where=str(path), device=place, modules=modules)
+    from zoo.bundle.ensemble_loading import restore_ensemble
+
+    return restore_ensemble(found, where=str(path), device=place, modules=modules)
+
+
+def load_model(path: str | Path, *, modules: Mapping[str, Own] | None = None) -> Model:
+    """Load the bundle of a single model; the arguments and errors are those of :func:`load`.
+
+    Raises:
+        BundleError: If it is the bundle of an ensemble.
+    """
+    from zoo.model import Model
+
+    found = load(path, modules=modules)
+    if not isinstance(found, Model):
+        raise BundleError(f"{path} is the bundle of an ensemble, and a single model is needed here; give one of those.")
+    return found
+
+
+def read_any(folder: BundleFolder, members: Mapping[str, str | Path]) -> Contents | EnsembleContents:
+    """Read and check all files of a bundle of any kind.
+
+    Raises:
+        BundleError: If anything is missing, cut, edited or from a newer zoo, or members are given for a single model.
+    """
+    manifest, _ = folder.manifest()
+    if isinstance(manifest, EnsembleManifest):
+        from zoo.bundle.ensemble_loading import read_members
+
+        return read_members(folder, manifest, members)
+    if members:
+        raise BundleError(f"{folder.path} is the bundle of a single model, and takes no members.")
+    return read_contents(folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +120,8 @@ def read_contents(folder: BundleFolder) -> Contents:
     from zoo.bundle.tensors import TensorSet, decode
 
     manifest, _ = folder.manifest()
+    if not isinstance(manifest, Manifest):
+        raise BundleError(f"{folder.path} is the bundle of an ensemble, which cannot be a member of another.")
     check_plugins(manifest, str(folder.path))
     holders = tensor_files(manifest)
     files, texts = {}, {}

@@ -14,10 +14,23 @@ from typing import Any, Literal
 
 from zoo.bundle.paths import MANIFEST, NATIVE, check_paths
 from zoo.bundle.plain_json import canonical, parse, plain
+from zoo.ensembling.spec import EnsembleSpec
 from zoo.errors import BundleError, ConfigError
 from zoo.spec import ModelSpec, from_json, to_json
 
-__all__ = ["Component", "Created", "FileEntry", "Manifest", "PluginEntry", "Probe", "ProbeOutput", "dump", "read"]
+__all__ = [
+    "Component",
+    "Created",
+    "EnsembleManifest",
+    "FileEntry",
+    "Manifest",
+    "MemberEntry",
+    "PluginEntry",
+    "Probe",
+    "ProbeOutput",
+    "dump",
+    "read",
+]
 
 FORMAT_VERSION = "1.0"
 MOST_BYTES = 4 * 2**20
@@ -147,7 +160,41 @@ class Manifest:
     requires: tuple[PluginEntry, ...] = ()
 
 
-def dump(manifest: Manifest) -> bytes:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberEntry:
+    """The bundle of one member of an ensemble.
+
+    Args:
+        name: The member's name.
+        id: sha256 of its ``zoo.json``.
+        path: Where it was when the ensemble was saved, relative to the ensemble's folder, with ``/``; None if it is
+            inside, in ``members/<name>``.
+    """
+
+    name: str
+    id: str
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnsembleManifest:
+    """All that is known of an ensemble's bundle; ``files`` has those of the members that are inside."""
+
+    format: Literal["zoo.bundle"] = "zoo.bundle"
+    format_version: str = FORMAT_VERSION
+    min_reader: str = FORMAT_VERSION
+    kind: Literal["ensemble"] = "ensemble"
+    created: Created
+    ensemble: EnsembleSpec
+    members: tuple[MemberEntry, ...]
+    files: Mapping[str, FileEntry]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+_KINDS: dict[str, type[Manifest] | type[EnsembleManifest]] = {"full": Manifest, "ensemble": EnsembleManifest}
+
+
+def dump(manifest: Manifest | EnsembleManifest) -> bytes:
     """Write a manifest, and read it back to be sure that it can be.
 
     Raises:
@@ -159,7 +206,7 @@ def dump(manifest: Manifest) -> bytes:
     return written
 
 
-def read(written: bytes, where: str) -> Manifest:
+def read(written: bytes, where: str) -> Manifest | EnsembleManifest:
     """Read a manifest strictly.
 
     Args:
@@ -175,10 +222,14 @@ def read(written: bytes, where: str) -> Manifest:
     if checksum != _checksum(data) or canonical({**data, "checksum": checksum}) != written:
         raise BundleError(f"{where} was edited or is damaged: its own checksum differs. Save the model again.")
     try:
-        manifest = from_json(Manifest, data)
+        manifest: Manifest | EnsembleManifest = from_json(_KINDS[data["kind"]], data)
     except ConfigError as error:
         raise BundleError(f"{where} does not follow the format: {error}") from error
-    _check(manifest, where)
+    check_paths(manifest.files, where)
+    if isinstance(manifest, Manifest):
+        _check(manifest, where)
+    else:
+        _check_members(manifest, where)
     return manifest
 
 
@@ -206,12 +257,12 @@ def check_readable(data: Any, where: str) -> None:
             f"{where} needs {needs}: it has the format {whole[0]}.{whole[1]}, this zoo reads 1.x. "
             "Update with: pip install -U headzoo."
         )
-    if data.get("kind") != "full":
-        raise BundleError(f"{where} has the kind {str(data.get('kind'))[:40]!r}; this zoo reads 'full'. Update zoo.")
+    if data.get("kind") not in list(_KINDS):
+        kinds = " and ".join(map(repr, _KINDS))
+        raise BundleError(f"{where} has the kind {str(data.get('kind'))[:40]!r}; this zoo reads {kinds}. Update zoo.")
 
 
 def _check(manifest: Manifest, where: str) -> None:
-    check_paths(manifest.files, where)
     whole = all(_SHA256.fullmatch(entry.sha256) and entry.size >= 0 for entry in manifest.files.values())
     if not whole or not all(_STATE.fullmatch(part.state_digest) for part in manifest.components):
         raise BundleError(f"{where} does not follow the format: a digest or size is malformed.")
@@ -235,6 +286,24 @@ def _check(manifest: Manifest, where: str) -> None:
         raise BundleError(f"{where} does not follow the format: its frozen stages or tied tensors are impossible.")
 
 
-_PARTS: tuple[Any, ...] = (Created, PluginEntry, Component, FileEntry, ProbeOutput, Probe, Manifest)
+def _check_members(manifest: EnsembleManifest, where: str) -> None:
+    entries = [*manifest.files.values()]
+    if not all(_SHA256.fullmatch(entry.sha256) and entry.size >= 0 for entry in entries):
+        raise BundleError(f"{where} does not follow the format: a digest or size is malformed.")
+    if [member.name for member in manifest.members] != [member.name for member in manifest.ensemble.members]:
+        raise BundleError(f"{where} does not follow the format: its members are not those of its ensemble.")
+    for member in manifest.members:
+        inside = manifest.files.get(f"members/{member.name}/{MANIFEST}")
+        hint = member.path
+        usable = hint is None or (0 < len(hint) <= 4096 and "\0" not in hint)
+        known = inside is not None and inside.sha256 == member.id if hint is None else inside is None
+        if not (_SHA256.fullmatch(member.id) and usable and known):
+            raise BundleError(f"{where} does not follow the format: it says the member {member.name!r} wrongly.")
+
+
+_PARTS: tuple[Any, ...] = (
+    *(Created, PluginEntry, Component, FileEntry, ProbeOutput, Probe, Manifest),
+    *(MemberEntry, EnsembleManifest),
+)
 for _part in _PARTS:
     _part.__pydantic_config__ = {"extra": "forbid", "allow_inf_nan": False}

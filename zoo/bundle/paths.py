@@ -9,13 +9,15 @@ from pathlib import Path
 
 from zoo.errors import BundleError
 
-__all__ = ["MANIFEST", "NATIVE", "OWN", "bundle_path", "check_path", "check_paths"]
+__all__ = ["MANIFEST", "NATIVE", "OWN", "STACKS", "bundle_path", "check_path", "check_paths"]
 
 MANIFEST = "zoo.json"
 NATIVE = "model.safetensors"
 """A component's tensors, with the keys of the library's own module."""
 OWN = "zoo.safetensors"
 """Tensors that a provider keeps beside the library's module; only where there are any."""
+STACKS = "stacks.safetensors"
+"""What an ensemble has learnt by stacking: for each task ``weight`` and ``bias``."""
 
 MOST_FILES = 10_000
 _PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*", re.ASCII)

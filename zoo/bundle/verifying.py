@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoo.bundle.digest import Record, digest_records
+from zoo.bundle.ensemble_loading import EnsembleContents, check_member, place_of, restore_ensemble
 from zoo.bundle.folder import BundleFolder, open_bundle
 from zoo.bundle.header import read_header
-from zoo.bundle.loading import read_contents, restore, tensor_files
-from zoo.bundle.manifest import Component, Manifest
+from zoo.bundle.loading import Contents, read_any, restore, tensor_files
+from zoo.bundle.manifest import Component, EnsembleManifest, Manifest, MemberEntry
 from zoo.bundle.paths import MANIFEST, NATIVE, bundle_path
 from zoo.errors import BundleError, ZooError
+
+if TYPE_CHECKING:
+    from zoo.model import Model
 
 __all__ = ["Report", "verify"]
 
@@ -30,9 +34,10 @@ class Report:
         kind: Kind of the bundle; None if it cannot be read.
         files: Number of files that the manifest lists.
         bytes: Their size together.
-        components: Path of each part to its state digest.
+        components: Path of each part to its state digest; for an ensemble, those of its members.
         extra: Files in the folder that the manifest does not list; each is a problem.
-        probe: Task name to the largest difference from what was saved, in the output's unit; None if it was not run.
+        probe: Task name (``member/task`` of an ensemble) to the largest difference from what was saved, in the
+            output's unit; None if it was not run.
         problems: One sentence a problem.
     """
 
@@ -92,6 +97,8 @@ def _fields(report: Report) -> dict[str, Any]:
 
 def _check_files(folder: BundleFolder) -> Report:
     manifest, identity = folder.manifest()
+    if isinstance(manifest, EnsembleManifest):
+        return _check_ensemble(folder, manifest, identity)
     problems: list[str] = []
     records: dict[str, dict[str, Record]] = {}
     holders = tensor_files(manifest)
@@ -106,8 +113,8 @@ def _check_files(folder: BundleFolder) -> Report:
             problems.append(str(error))
     if not problems:
         problems += [fault for part in manifest.components if (fault := _check_state(part, manifest, records))]
-    extra = sorted(set(folder.listing()) - {MANIFEST, *manifest.files})
-    problems += [f"{folder.path} holds {name[:200]!r}, which is not part of the bundle; remove it." for name in extra]
+    extra = _extra(folder, manifest)
+    problems += _strange(folder, extra)
     return Report(
         path=str(folder.path),
         id=identity,
@@ -118,6 +125,57 @@ def _check_files(folder: BundleFolder) -> Report:
         extra=extra,
         problems=problems,
     )
+
+
+def _check_ensemble(folder: BundleFolder, manifest: EnsembleManifest, identity: str) -> Report:
+    """Check what is the ensemble's own, and each member's bundle, inside or where it is said to be."""
+    problems: list[str] = []
+    components: dict[str, str] = {}
+    for name, entry in manifest.files.items():
+        if not name.startswith("members/"):
+            try:
+                folder.read(name, entry)
+            except BundleError as error:
+                problems.append(str(error))
+    for member in manifest.members:
+
+        def check(inner: BundleFolder, member: MemberEntry = member) -> Report:
+            check_member(inner, member, manifest)
+            return _check_files(inner)
+
+        try:
+            if member.path is None:
+                with folder.inner(f"members/{member.name}") as inner:
+                    found = check(inner)
+            else:
+                found = open_bundle(place_of(folder.path, member, {}), check)
+        except ZooError as error:
+            if folder.was_replaced():
+                raise
+            problems.append(f"The member {member.name!r}: {error}")
+            continue
+        components |= {f"members/{member.name}/{path}": digest for path, digest in found.components.items()}
+        beside = _strange(inner, found.extra) if member.path is None else []  # told below, as the ensemble's
+        problems += [problem for problem in found.problems if problem not in beside]
+    extra = _extra(folder, manifest)
+    return Report(
+        path=str(folder.path),
+        id=identity,
+        kind=manifest.kind,
+        files=len(manifest.files),
+        bytes=sum(entry.size for entry in manifest.files.values()),
+        components=components,
+        extra=extra,
+        problems=problems + _strange(folder, extra),
+    )
+
+
+def _extra(folder: BundleFolder, manifest: Manifest | EnsembleManifest) -> list[str]:
+    return sorted(set(folder.listing()) - {MANIFEST, *manifest.files})
+
+
+def _strange(folder: BundleFolder, extra: Sequence[str]) -> list[str]:
+    return [f"{folder.path} holds {name[:200]!r}, which is not part of the bundle; remove it." for name in extra]
 
 
 def _records(data: bytes, where: str) -> dict[str, Record]:
@@ -144,18 +202,31 @@ def _check_state(part: Component, manifest: Manifest, records: Mapping[str, Mapp
 
 
 def _run_probe(folder: Path) -> tuple[dict[str, float] | None, list[str]]:
+    """Compare what a model, or each member of an ensemble, gives now with what it gave when it was saved."""
     from zoo.bundle.probe import compare
 
-    contents = open_bundle(folder, read_contents)
-    model = restore(contents, where=str(folder))
-    probe = contents.manifest.probe
-    if probe is None:
-        return None, []
-    differences = compare(model, probe)
-    problems = [
-        f"The task {name!r} gives another output than when it was saved: the difference is {difference:.3g}, "
-        f"{probe.outputs[name].tolerance:.3g} is allowed. A library may have changed; see 'created' in {MANIFEST}."
-        for name, difference in differences.items()
-        if not difference <= probe.outputs[name].tolerance
-    ]
-    return differences, problems
+    contents = open_bundle(folder, lambda opened: read_any(opened, {}))
+    models: dict[str, tuple[Contents, Model]] = {}
+    if isinstance(contents, EnsembleContents):
+        ensemble = restore_ensemble(contents, where=str(folder))
+        models = {f"{name}/": (contents.members[name], model) for name, model in ensemble.members.items()}
+    else:
+        models[""] = contents, restore(contents, where=str(folder))
+    differences: dict[str, float] = {}
+    problems: list[str] = []
+    probed = False
+    for member, (held, model) in models.items():
+        probe = held.manifest.probe
+        if probe is None:
+            continue
+        probed = True
+        for name, difference in compare(model, probe).items():
+            differences[member + name] = difference
+            allowed = probe.outputs[name].tolerance
+            if not difference <= allowed:
+                problems.append(
+                    f"The task {member + name!r} gives another output than when it was saved: the difference is "
+                    f"{difference:.3g}, {allowed:.3g} is allowed. A library may have changed; see 'created' in "
+                    f"{MANIFEST}."
+                )
+    return (differences if probed else None), problems

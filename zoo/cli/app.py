@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from zoo.cli import bundles, catalog, conformance, demonstration, plugins, prediction, runfile, training
+from zoo.cli import bundles, catalog, conformance, demonstration, ensembles, plugins, prediction, runfile, training
 
 __all__ = ["UsageFault", "app", "run", "usage"]
 
@@ -55,6 +55,10 @@ app.command("fit", epilog=training.FIT_EXAMPLES, rich_help_panel=TRAIN)(training
 app.command("schema", epilog=runfile.EXAMPLES, rich_help_panel=TRAIN)(runfile.schema)
 app.command("evaluate", epilog=training.EVALUATE_EXAMPLES, rich_help_panel=TRAIN)(training.evaluate)
 app.command("predict", epilog=prediction.EXAMPLES, rich_help_panel=TRAIN)(prediction.predict)
+committee = typer.Typer(invoke_without_command=True, callback=ensembles.ensembles)
+committee.command("build", epilog=ensembles.BUILD_EXAMPLES)(ensembles.build)
+committee.command("evaluate", epilog=ensembles.EVALUATE_EXAMPLES)(ensembles.evaluate)
+app.add_typer(committee, name="ensemble", epilog=ensembles.EXAMPLES, rich_help_panel=TRAIN)
 app.command("demo", epilog=demonstration.EXAMPLES, rich_help_panel=TRAIN)(demonstration.demo)
 app.command("verify", epilog=bundles.EXAMPLES, rich_help_panel=LOOK)(bundles.verify)
 app.command("check", epilog=conformance.EXAMPLES, rich_help_panel=LOOK)(conformance.check)

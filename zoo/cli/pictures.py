@@ -17,6 +17,7 @@ from zoo.errors import DataError, ShapeError
 if TYPE_CHECKING:
     import torch
 
+    from zoo.ensembling.ensemble import Ensemble
     from zoo.model import Model
 
 __all__ = ["Predicted", "find_pictures", "predict_all", "predict_rows"]
@@ -65,7 +66,9 @@ def _walk(folder: Path) -> Iterator[Path]:
                 yield Path(path, name)
 
 
-def predict_all(model: Model, paths: Sequence[Path], *, batch_size: int, device: torch.device) -> Iterator[Predicted]:
+def predict_all(
+    model: Model | Ensemble, paths: Sequence[Path], *, batch_size: int, device: torch.device
+) -> Iterator[Predicted]:
     """Predict pictures in their order; one that cannot be read gives its reason.
 
     Args:
@@ -84,7 +87,9 @@ def predict_all(model: Model, paths: Sequence[Path], *, batch_size: int, device:
                 yield next(predicted) if isinstance(one, PictureSample) else Predicted(path, reason=one)
 
 
-def predict_rows(model: Model, paths: Sequence[Path], *, batch_size: int, device: torch.device) -> Iterator[Predicted]:
+def predict_rows(
+    model: Model | Ensemble, paths: Sequence[Path], *, batch_size: int, device: torch.device
+) -> Iterator[Predicted]:
     """Predict the rows of a table, for a model with several inputs or a text; unreadable rows come last.
 
     Raises:
@@ -117,7 +122,7 @@ def _open(path: Path) -> PictureSample | str:
         return error.reason
 
 
-def _predict(model: Model, samples: Sequence[PictureSample], device: torch.device) -> list[Predicted]:
+def _predict(model: Model | Ensemble, samples: Sequence[PictureSample], device: torch.device) -> list[Predicted]:
     """Predict a batch; if one picture spoils it, each alone."""
     if not samples:
         return []

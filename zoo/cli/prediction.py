@@ -73,6 +73,9 @@ def _say_row(path: Path, predictions: Mapping[str, Mapping[str, Any]]) -> None:
 
 def _words(prediction: Mapping[str, Any]) -> str:
     """Write a prediction in a few words; one of a form that is not known here as it is."""
+    if isinstance(unsure := prediction.get("uncertainty"), Mapping):
+        plain = {key: value for key, value in prediction.items() if key != "uncertainty"}
+        return f"{_words(plain)}, {', '.join(f'{key} {value:.2g}' for key, value in unsure.items())}"
     if "label" in prediction and "probability" in prediction:
         return f"{prediction['label']} ({prediction['probability']:.2f})"
     if "labels" in prediction and "probabilities" in prediction:

@@ -32,6 +32,7 @@ class RunFile:
         share: New stream to the stream whose module it runs too.
         heads: The heads: a type, or type, name and settings, other heads among them.
         targets: Columns to learn, with the heads that they call for.
+        masks: Columns of masks, for segmentation.
         method: The training method.
         settings: The method's own settings.
         weights: pretrained, none, or a safetensors file.
@@ -60,6 +61,7 @@ class RunFile:
     share: dict[str, str] | None = None
     heads: tuple[str | dict[str, Any], ...] | None = None
     targets: tuple[str, ...] | None = None
+    masks: tuple[str, ...] | None = None
     method: str | None = None
     settings: dict[str, Any] | None = None
     weights: str | None = None
@@ -122,8 +124,9 @@ def _as_typed(said: Mapping[str, Any]) -> dict[str, Any]:
         typed["inputs"] = [typed["inputs"]]
     if "heads" in typed:
         typed["head"] = [one if isinstance(one, str) else json.dumps(one) for one in typed.pop("heads")]
-    if "targets" in typed:
-        typed["target"] = list(typed.pop("targets"))
+    for name, option in (("targets", "target"), ("masks", "mask")):
+        if name in typed:
+            typed[option] = list(typed.pop(name))
     if isinstance(typed.get("augmentation"), dict):
         typed["augmentation"] = json.dumps(typed["augmentation"])
     return typed

@@ -108,6 +108,9 @@ def fit(
     ] = None,
     head: Annotated[list[str] | None, typer.Option(metavar="SPEC", help="TYPE, NAME=TYPE or JSON. Repeatable.")] = None,
     target: Annotated[list[str] | None, typer.Option(metavar="COL", help="Column to learn. Repeatable.")] = None,
+    mask: Annotated[
+        list[str] | None, typer.Option(metavar="COL", help="Column of masks, for segmentation. Repeatable.")
+    ] = None,
     method: Annotated[str, typer.Option(help="Training method; zoo list --methods.")] = "fine_tuning",
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Setting of the method. Repeatable.")
@@ -147,7 +150,7 @@ def fit(
     run |= read_settings(settings or (), taken={*run, "model", "data"})
     run["augmentation"] = read_augmentation(augmentation)
     check_target(out, overwrite=overwrite)
-    source = {"image": image, "split": split, "labels": target or None, "strict": strict}
+    source = {"image": image, "split": split, "labels": target or None, "masks": mask or (), "strict": strict}
     history, saved = _train(data, source, streams, heads, read_weights(weights), run, out, overwrite=overwrite)
     if as_json:
         return say_json({**history.as_json(), "bundle": str(saved)})
@@ -219,11 +222,10 @@ def evaluate(
 ) -> None:
     """Measure a bundle on labelled data."""
     import zoo
-    from zoo.training.tables import input_columns
+    from zoo.training.tables import read_for
 
     model = zoo.load(bundle)
-    columns = input_columns(model.modalities)
-    table = zoo.read(data, image=image, split=split_column, strict=strict, **columns)
+    table = read_for(model, data, image=image, split=split_column, strict=strict)
     for row in table.skipped:
         note(f"skipped {row}")
     metrics = zoo.evaluate(model, table, split=split, batch_size=batch_size, device=device)

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from zoo.contracts.features import Features
+from zoo.contracts.masks import MaskCode
 from zoo.contracts.needs import Needs
+from zoo.contracts.settings import plain
 from zoo.contracts.sharing import Shared
 from zoo.errors import ConfigError
 from zoo.spec import BackboneSpec, HeadSpec, check_options, from_json
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Decoded", "Head", "HeadConfig", "HeadContext", "Label", "Needs", "Task", "TaskConfig", "zero_loss"]
 
-Label = str | int | float | bool | tuple[str, ...] | None
-"""A raw label of one sample; None where it has none."""
+Label = str | int | float | bool | tuple[str, ...] | Tensor | None
+"""A raw label of one sample; None where it has none. A tensor is a mask: ``(H, W)`` pixel values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,10 +266,19 @@ class Task(Head):
         """
         return None
 
+    @property
+    def masks(self) -> MaskCode | None:
+        """What its pixel values mean, where its labels are masks; None where they are values.
+
+        A mask undergoes what is done to the picture of its row, so that the target of each pixel is its own.
+        """
+        return None
+
     def prepare(self, labels: Sequence[Label]) -> None:
         """Learn from the training labels what no gradient teaches: class weights, the scale of a target.
 
-        Called once by ``zoo.fit`` before the first epoch. What is learnt must be kept in buffers.
+        Called once by ``zoo.fit`` before the first epoch. What is learnt must be kept in buffers. Masks are opened when
+        they are asked for, one by one and in their own size.
         """
         return
 
@@ -376,20 +387,3 @@ def zero_loss(output: Tensor, *more: Tensor) -> Tensor:
         more: Parameters of the loss itself, through which the output did not come.
     """
     return torch.stack([torch.nan_to_num(one).sum().to(output) for one in (output, *more)]).sum() * 0.0
-
-
-def plain(value: Any) -> Any:
-    """Turn tuples, mappings and nested specs into what JSON has.
-
-    Raises:
-        ConfigError: If something is not JSON.
-    """
-    if isinstance(value, HeadSpec):
-        return value.flat()
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if value is None or isinstance(value, (str, int, float, bool)):
-        return value
-    raise ConfigError(f"a setting must be JSON, got {type(value).__name__}.")

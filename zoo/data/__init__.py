@@ -11,6 +11,7 @@ from zoo.data.batching import PRESENT, batched, placed
 from zoo.data.columns import Column, Kind, Value
 from zoo.data.handing import Inputs, Preparer, as_rows
 from zoo.data.labels import check_labels
+from zoo.data.masks import Masks, open_mask, picture_size
 from zoo.data.pictures import UnreadableSample
 from zoo.data.reading import read
 from zoo.data.samples import BytesSample, DatasetSample, FileSample, PictureSample, Sample, TensorSample, TextSample
@@ -24,6 +25,7 @@ __all__ = [
     "FileSample",
     "Inputs",
     "Kind",
+    "Masks",
     "PRESENT",
     "PictureSample",
     "Preparer",
@@ -37,6 +39,8 @@ __all__ = [
     "as_rows",
     "batched",
     "check_labels",
+    "open_mask",
+    "picture_size",
     "placed",
     "read",
     "split_table",

@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from zoo.data.samples import Sample
 from zoo.errors import DataError
 
 __all__ = ["Column", "Kind", "Value", "infer_column"]
 
-Kind: TypeAlias = Literal["text", "integer", "number", "boolean", "list"]
-Value: TypeAlias = str | int | float | bool | tuple[str, ...] | None
+Kind: TypeAlias = Literal["text", "integer", "number", "boolean", "list", "mask"]
+Value: TypeAlias = str | int | float | bool | tuple[str, ...] | Sample | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class Column:
 
     Args:
         name: The column's name in its source.
-        kind: What every value is; "list" is several labels a row.
+        kind: What every value is; "list" is several labels a row, "mask" a sample that opens to a label a pixel.
         values: The values; None where the source has none.
     """
 

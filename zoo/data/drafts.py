@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from operator import methodcaller
 
 from zoo.data.columns import Column
+from zoo.data.masks import open_mask
 from zoo.data.pictures import UnreadableSample
 from zoo.data.samples import Sample
 from zoo.data.table import Skipped, Table
@@ -32,6 +35,7 @@ class Draft:
         stray: What the source holds besides its rows.
         opened: Whether the reader has opened every sample already.
         classes: Values of the column "label" that must keep a row, each with the folder that it names.
+        masks: Label column to one mask a row, why it cannot be used, or None where a row has none.
     """
 
     source: str
@@ -41,6 +45,7 @@ class Draft:
     stray: tuple[Skipped, ...] = ()
     opened: bool = False
     classes: Mapping[str, str] | None = None
+    masks: Mapping[str, Sequence[Sample | Skipped | None]] = field(default_factory=dict)
 
 
 def settle(draft: Draft, *, strict: bool, check: bool) -> Table:
@@ -62,7 +67,8 @@ def settle(draft: Draft, *, strict: bool, check: bool) -> Table:
         raise DataError(f"{draft.source} must have one row or more, got none.")
     opened = draft.opened or not check
     inputs = {name: samples if opened else _checked(samples) for name, samples in draft.inputs.items()}
-    whole = list(zip(*inputs.values(), strict=True))
+    masks = {name: _checked(samples, open_mask) if check else samples for name, samples in draft.masks.items()}
+    whole = list(zip(*inputs.values(), *masks.values(), strict=True))
     lost = tuple(found[0] for row in whole if (found := [one for one in row if isinstance(one, Skipped)]))
     rows = [number for number, row in enumerate(whole) if not any(isinstance(one, Skipped) for one in row)]
     kept = {name: tuple(_kept(samples[row]) for row in rows) for name, samples in inputs.items()}
@@ -78,6 +84,7 @@ def settle(draft: Draft, *, strict: bool, check: bool) -> Table:
         name: Column(name, column.kind, tuple(column.values[row] for row in rows))
         for name, column in draft.columns.items()
     }
+    columns |= {name: Column(name, "mask", tuple(_kept(held[row]) for row in rows)) for name, held in masks.items()}
     split = None if draft.split is None else tuple(draft.split[row] for row in rows)
     table = Table(draft.source, kept, columns, split, skipped)
     _check_classes(draft, table)
@@ -88,21 +95,25 @@ def _kept(sample: Sample | Skipped | None) -> Sample | None:
     return sample if isinstance(sample, Sample) else None
 
 
-def _checked(samples: Sequence[Sample | Skipped | None]) -> list[Sample | Skipped | None]:
+def _checked(
+    samples: Sequence[Sample | Skipped | None], open_: Callable[[Sample], object] = methodcaller("open")
+) -> list[Sample | Skipped | None]:
     """Open every sample once; decoding leaves the interpreter's lock, so threads share the work."""
     batches = [samples[start : start + _BATCH] for start in range(0, len(samples), _BATCH)]
     with warnings.catch_warnings(), ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         warnings.simplefilter("ignore")  # whether a picture can be read is the answer, and it is listed
-        return [sample for batch in pool.map(_check_batch, batches) for sample in batch]
+        return [sample for batch in pool.map(partial(_check_batch, open_), batches) for sample in batch]
 
 
-def _check_batch(samples: Sequence[Sample | Skipped | None]) -> list[Sample | Skipped | None]:
-    return [_check(sample) if isinstance(sample, Sample) else sample for sample in samples]
+def _check_batch(
+    open_: Callable[[Sample], object], samples: Sequence[Sample | Skipped | None]
+) -> list[Sample | Skipped | None]:
+    return [_check(open_, sample) if isinstance(sample, Sample) else sample for sample in samples]
 
 
-def _check(sample: Sample) -> Sample | Skipped:
+def _check(open_: Callable[[Sample], object], sample: Sample) -> Sample | Skipped:
     try:
-        sample.open()
+        open_(sample)
     except UnreadableSample as error:
         return Skipped(sample.name, error.reason)
     return sample

@@ -127,7 +127,12 @@ def text_samples(grid: Grid, column: str, cells: Sequence[object] | None = None)
 
 
 def chosen_columns(
-    grid: Grid, *, inputs: Collection[str], labels: Sequence[str] | None, split: str | None
+    grid: Grid,
+    *,
+    inputs: Collection[str],
+    labels: Sequence[str] | None,
+    split: str | None,
+    masks: Collection[str] = (),
 ) -> tuple[Mapping[str, Column], tuple[str | None, ...] | None]:
     """Read the label columns and the split column of a source.
 
@@ -136,6 +141,7 @@ def chosen_columns(
         inputs: The columns of its inputs, which can be neither.
         labels: The label columns; None takes all that can be labels.
         split: The split column; None takes one called "split" if all its values name parts.
+        masks: The label columns whose cells are masks, which are not read here.
 
     Returns:
         The columns by name, and the part of each row, if there is a split column.
@@ -145,12 +151,15 @@ def chosen_columns(
         DataError: If a column cannot be used.
         ConfigError: If one column is asked to be two things.
     """
-    parts = _split(grid, inputs=inputs, labels=labels, split=split)
+    parts = _split(grid, inputs={*inputs, *masks}, labels=labels, split=split)
     taken = {*inputs, *([parts[0]] if parts else [])}
+    for name in masks:
+        if grid.require(name) in taken:
+            raise ConfigError(f"{grid.source}: {name!r} is an input column and cannot hold masks as well.")
     if labels is None:
-        names = [name for name in grid.names if name in grid.usable and name not in taken]
+        names = [name for name in grid.names if name in grid.usable and name not in {*taken, *masks}]
     else:
-        names = [grid.require(name) for name in labels]
+        names = [grid.require(name) for name in labels if name not in masks]
         for name in names:
             if name in taken:
                 what = "an input" if name in inputs else "the split"

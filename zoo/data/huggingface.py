@@ -53,8 +53,8 @@ def read_huggingface(source: Any, *, inputs: Wanted, labels: Sequence[str] | Non
 
     Args:
         source: The data set.
-        inputs: The columns of pictures or their paths, and of texts; a picture column that is not named is the one
-            whose feature is ``Image``.
+        inputs: The columns of pictures or their paths, of texts, and of masks; a picture column that is not named is
+            the one whose feature is ``Image``.
         labels: The label columns; None takes all others that can be labels.
         split: The split column of a single data set; None takes one called "split" that holds names of parts.
 
@@ -75,9 +75,13 @@ def read_huggingface(source: Any, *, inputs: Wanted, labels: Sequence[str] | Non
     parts = _parts(source, split, library)
     grid = _grid(parts, _source(source), library)
     features = parts[0].dataset.features
-    pictures = {name: _image(grid, features, column, library) for name, column in inputs.pictures.items()}
+    masks = {grid.require(name): _masks(parts, name, library) for name in inputs.masks}
+    shown = {name: feature for name, feature in features.items() if name not in masks}
+    pictures = {name: _image(grid, shown, column, library) for name, column in inputs.pictures.items()}
     texts = {name: grid.require(column) for name, column in inputs.texts.items()}
-    columns, given = chosen_columns(grid, inputs={*pictures.values(), *texts.values()}, labels=labels, split=split)
+    columns, given = chosen_columns(
+        grid, inputs={*pictures.values(), *texts.values()}, labels=labels, split=split, masks=inputs.masks
+    )
     if parts[0].split is not None:
         given = tuple(part.split for part in parts for _ in range(len(part.dataset)))
     found: dict[str, Sequence[Sample | Skipped | None]] = {
@@ -88,7 +92,7 @@ def read_huggingface(source: Any, *, inputs: Wanted, labels: Sequence[str] | Non
         there = {name: [cell is not None for cell in _encoded(parts, pictures[name], library)] for name in found}
         found = {n: [s if ok else None for s, ok in zip(found[n], there[n], strict=True)] for n in found}
     found |= {name: text_samples(grid, column) for name, column in texts.items()}
-    return Draft(grid.source, found, columns, split=given)
+    return Draft(grid.source, found, columns, split=given, masks=masks)
 
 
 def _parts(source: Any, split: str | None, library: ModuleType) -> list[_Part]:
@@ -165,6 +169,13 @@ def _encoded(parts: Sequence[_Part], image: str, library: ModuleType) -> Iterato
         if isinstance(dataset.features[image], library.Image):
             dataset = dataset.cast_column(image, library.Image(decode=False))
         yield from (row[image] for row in dataset)
+
+
+def _masks(parts: Sequence[_Part], column: str, library: ModuleType) -> list[Sample | None]:
+    """Give the masks of a column, encoded as they are; None for an empty cell."""
+    samples = [sample for part in parts for sample in _samples(part, column, library)]
+    cells = _encoded(parts, column, library)
+    return [None if cell is None or cell == "" else sample for sample, cell in zip(samples, cells, strict=True)]
 
 
 def _pick(image: str, name: str, row: Mapping[str, Any]) -> Sample:

@@ -12,7 +12,7 @@ __all__ = ["check_labels"]
 
 
 def check_labels(table: Table, columns: Sequence[str]) -> None:
-    """Refuse columns that nothing can be learned from.
+    """Refuse columns that nothing can be learned from; of masks only whether there are any is known here.
 
     Where the source gives a split, only its rows for training count; a row without a part is one of them.
 
@@ -50,7 +50,7 @@ def _check_learned(table: Table, column: Column, learned: Sequence[Value]) -> No
     distinct = {frozenset(value) if isinstance(value, tuple) else value for value in learned}
     if not learned:
         raise DataError(f"{who} must have a value in one row or more{where}, got empty cells only.")
-    if len(distinct) == 1:
+    if len(distinct) == 1 and column.kind != "mask":
         only = learned[0]
         shown = (", ".join(only) or "no label") if isinstance(only, tuple) else repr(only)
         raise DataError(f"{who} must have two {what} or more{where}, got one only: {shown}.")

@@ -10,7 +10,7 @@ from zoo.errors import DataError
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["FORMATS", "SUFFIXES", "UnreadableSample", "decode", "unreadable", "upright"]
+__all__ = ["FORMATS", "SUFFIXES", "UnreadableSample", "decode", "turned", "unreadable", "upright"]
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """The endings that make a file in a folder a picture, in lower case."""
@@ -80,6 +80,14 @@ def decode(data: bytes, name: str) -> Image.Image:
         raise
     except Exception as error:  # what a decoder raises on foreign bytes is its answer, whatever the type
         raise unreadable(name, error) from error
+
+
+def turned(picture: Image.Image) -> bool:
+    """Say whether a picture's EXIF orientation exchanges its height and width."""
+    try:
+        return picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    except Exception:  # a broken EXIF block turns nothing
+        return False
 
 
 def upright(picture: Image.Image) -> Image.Image:

@@ -31,6 +31,7 @@ def read(
     inputs: Mapping[str, str] | None = None,
     texts: Mapping[str, str] | Sequence[str] | None = None,
     labels: Sequence[str] | None = None,
+    masks: Sequence[str] = (),
     split: str | None = None,
     strict: bool = False,
     check: bool = True,
@@ -45,10 +46,14 @@ def read(
             cell is empty.
         texts: Input name to the column of its texts, or the columns whose inputs are called alike.
         labels: The columns to keep as labels; None keeps all that can be labels.
+        masks: The label columns whose cells are masks: paths of grey or palette pictures (relative to the folder of the
+            table), encoded bytes, or Hugging Face images, whose pixel values are class numbers. They are labels
+            whether ``labels`` names them or not; an empty cell is a row without a mask. Each is opened when it is
+            needed.
         split: The column of the parts; None takes one called "split" that holds names of parts.
         strict: Whether one unreadable picture is an error; otherwise its row is listed in ``Table.skipped``.
-        check: Whether every picture is decoded once to find the unreadable ones. Without it only missing files are
-            found. A torch data set is opened either way, since its targets come with its pictures.
+        check: Whether every picture and mask is decoded once to find the unreadable ones. Without it only missing files
+            are found. A torch data set is opened either way, since its targets come with its pictures.
 
     Returns:
         The table of the readable rows.
@@ -59,7 +64,7 @@ def read(
         ConfigError: If an argument does not go with the source.
     """
     labels = None if labels is None else name_list("labels", labels)
-    chosen = wanted(image, inputs, texts)
+    chosen = wanted(image, inputs, texts, name_list("masks", masks))
     if isinstance(source, Table):
         return _pass(source, inputs=chosen, labels=labels, split=split, strict=strict)
     return settle(_draft(source, inputs=chosen, labels=labels, split=split), strict=strict, check=check)
@@ -77,6 +82,12 @@ def _draft(source: object, *, inputs: Wanted, labels: Sequence[str] | None, spli
     if is_torch_dataset(source):
         if inputs.several:
             raise ConfigError("A torch data set has one input; put the samples of several into a zoo.Table.")
+        if inputs.masks:
+            named = ", ".join(inputs.masks)
+            raise ConfigError(
+                f"A torch data set has no columns of files, got masks={named!r}; put its samples into a zoo.Table with "
+                "a column of kind 'mask'."
+            )
         return read_torch_dataset(source, image=inputs.alone, labels=labels, split=split)
     raise DataError(f"Data must be {_ACCEPTED}, got {type(source).__name__}.")
 
@@ -117,7 +128,7 @@ def _labelled(draft: Draft, labels: Sequence[str]) -> Draft:
 
 def _refuse(what: str, inputs: Wanted, split: str | None) -> None:
     named = {"image" if not inputs.several else "inputs": ", ".join(filter(None, inputs.pictures.values()))}
-    named |= {"texts": ", ".join(inputs.texts.values()), "split": split or ""}
+    named |= {"texts": ", ".join(inputs.texts.values()), "masks": ", ".join(inputs.masks), "split": split or ""}
     for name, value in named.items():
         if value:
             raise ConfigError(f"{what} has no columns to choose from, got {name}={value!r}. Leave {name} out.")

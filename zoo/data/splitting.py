@@ -41,7 +41,8 @@ def split_table(
         table: The rows.
         fractions: Share of each part, in (0, 1], adding up to 1; "train" must be among them.
         seed: The result depends on this, the order of the rows and nothing else.
-        stratify: Columns whose values every part should have in equal proportion.
+        stratify: Columns whose values every part should have in equal proportion; masks have none, and count for
+            nothing here.
 
     Returns:
         The parts in the order train, validation, test, rows in the table's order; a table for each part that is in
@@ -62,7 +63,7 @@ def split_table(
     shares = _checked(fractions)
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise ConfigError(f"seed must be an integer, got {seed!r}.")
-    columns = [table.column(name) for name in name_list("stratify", stratify)]
+    columns = [column for name in name_list("stratify", stratify) if (column := table.column(name)).kind != "mask"]
     given = table.split or (None,) * len(table)
     parts = {part: [row for row, of in enumerate(given) if of == part] for part in SPLITS[1:]}
     held = {part: rows for part, rows in parts.items() if rows}

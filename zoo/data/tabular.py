@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from zoo.data.drafts import Draft
 from zoo.data.grid import Grid, chosen_columns, encoded_sample, image_column, text_samples
+from zoo.data.masks import mask_samples
 from zoo.data.parquet import open_parquet
 from zoo.data.pictures import UnreadableSample
 from zoo.data.samples import FileSample, Sample
@@ -37,7 +38,8 @@ def read_tabular(path: Path, *, inputs: Wanted, labels: Sequence[str] | None, sp
 
     Args:
         path: The file. Paths in its picture column are relative to its folder.
-        inputs: The columns of pictures and texts; a picture column that is not named is the first with a usual name.
+        inputs: The columns of pictures, texts and masks; a picture column that is not named is the first with a usual
+            name.
         labels: The label columns; None takes all others that can be labels.
         split: The split column; None takes one called "split" that holds names of parts.
 
@@ -63,14 +65,21 @@ def read_tabular(path: Path, *, inputs: Wanted, labels: Sequence[str] | None, sp
         plain = raw.__getitem__
     pictures = {name: image_column(grid, column) for name, column in inputs.pictures.items()}
     texts = {name: grid.require(column) for name, column in inputs.texts.items()}
-    columns, parts = chosen_columns(grid, inputs={*pictures.values(), *texts.values()}, labels=labels, split=split)
+    columns, parts = chosen_columns(
+        grid, inputs={*pictures.values(), *texts.values()}, labels=labels, split=split, masks=inputs.masks
+    )
+    masks = {name: mask_samples(plain(name), _of(grid, path), path.parent) for name in inputs.masks}
     found: dict[str, Sequence[Sample | Skipped | None]] = {}
     for name, column in pictures.items():
         named = [(f"{grid.place(row)} of {path}", cell) for row, cell in enumerate(plain(column))]
         empty = (None, "") if inputs.several else ()
         found[name] = [None if cell in empty else _sample(cell, told, path.parent) for told, cell in named]
     found |= {name: text_samples(grid, column, plain(column)) for name, column in texts.items()}
-    return Draft(str(path), found, columns, split=parts)
+    return Draft(str(path), found, columns, split=parts, masks=masks)
+
+
+def _of(grid: Grid, path: Path) -> Callable[[int], str]:
+    return lambda row: f"{grid.place(row)} of {path}"
 
 
 def parse_cells(cells: Sequence[str]) -> list[object]:

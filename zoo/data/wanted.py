@@ -1,4 +1,4 @@
-"""Which columns of a source are a model's inputs."""
+"""Which columns of a source are a model's inputs, and which labels are pictures too."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ __all__ = ["Wanted", "wanted"]
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The columns that hold inputs.
+    """The columns that hold inputs, and those of the labels that hold masks.
 
     Args:
         pictures: Input name to the column of its pictures; None for the one that a reader finds.
         texts: Input name to the column of its texts.
+        masks: The label columns that hold masks.
     """
 
     pictures: Mapping[str, str | None]
     texts: Mapping[str, str]
+    masks: tuple[str, ...] = ()
 
     @property
     def alone(self) -> str | None:
@@ -34,7 +36,10 @@ class Wanted:
 
 
 def wanted(
-    image: str | None, inputs: Mapping[str, str] | None, texts: Mapping[str, str] | Sequence[str] | None
+    image: str | None,
+    inputs: Mapping[str, str] | None,
+    texts: Mapping[str, str] | Sequence[str] | None,
+    masks: tuple[str, ...] = (),
 ) -> Wanted:
     """Read the arguments of ``zoo.read``.
 
@@ -45,7 +50,7 @@ def wanted(
         raise ConfigError(f"texts must be a list of columns, or input name to column, got {texts!r}.")
     named = dict(texts) if isinstance(texts, Mapping) else {name: name for name in texts or ()}
     if inputs is None and not named:
-        return Wanted({"image": image}, {})
+        return Wanted({"image": image}, {}, masks)
     if image is not None and inputs is not None:
         raise ConfigError(f"image={image!r} names the only picture column; put it among inputs, or leave inputs out.")
     pictures: Mapping[str, str | None] = inputs if inputs is not None else {"image": image} if image else {}
@@ -54,4 +59,4 @@ def wanted(
         raise ConfigError(f"The input {twice[0]!r} cannot be a picture and a text at once.")
     if not pictures and not named:
         raise ConfigError("inputs must name one input or more, got none.")
-    return Wanted(pictures, named)
+    return Wanted(pictures, named, masks)

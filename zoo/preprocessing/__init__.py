@@ -7,7 +7,7 @@ transform gives.
 
 from __future__ import annotations
 
-from zoo.preprocessing.modes import to_mode
+from zoo.preprocessing.modes import mask_pixels, to_mode
 from zoo.preprocessing.recipe import Interpolation, Preprocessing, check_ready
 
-__all__ = ["Interpolation", "Preprocessing", "check_ready", "to_mode"]
+__all__ = ["Interpolation", "Preprocessing", "check_ready", "mask_pixels", "to_mode"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from zoo.errors import DataError
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from zoo.preprocessing.recipe import Preprocessing
 
-__all__ = ["as_images", "finished", "scaled"]
+__all__ = ["as_images", "finished", "masked", "scaled"]
 
 
 def scaled(recipe: Preprocessing, images: Sequence[Image.Image]) -> Tensor:
@@ -56,6 +57,22 @@ def finished(recipe: Preprocessing, pixels: Tensor) -> Tensor:
     if recipe.fill == "mean":
         return _placed(recipe, _normalised(recipe, _cut(recipe, pixels)), (0,))
     return _normalised(recipe, _placed(recipe, _cut(recipe, pixels), recipe.fill))
+
+
+def masked(recipe: Preprocessing, mask: Tensor, fill: int) -> Tensor:
+    """Do to the numbers of a mask, ``(h, w)`` int64, what is done to its picture's pixels; ``(H, W)`` int64.
+
+    Only places move: the nearest pixel is taken, by the rule of the library that scales the picture.
+    """
+    import numpy as np
+    from PIL import Image
+
+    placing = replace(recipe, interpolation="nearest", on="tensor" if recipe.on == "float" else recipe.on)
+    pixels = _cut(recipe, scaled(placing, [Image.fromarray(mask.numpy().astype(np.int32))]))
+    height, width = pixels.shape[-2:]
+    if recipe.crop != "none" and (height, width) != recipe.size:
+        pixels = _laid(recipe, pixels, pixels.new_full((1, 1, *recipe.size), fill))
+    return pixels[0, 0].long()
 
 
 def as_images(frames: Tensor, channels: int) -> list[Image.Image]:
@@ -102,6 +119,12 @@ def _placed(recipe: Preprocessing, pixels: Tensor, fill: tuple[float, ...]) -> T
     if recipe.on == "float" and recipe.fill != "mean":
         colour = colour * recipe.scale
     ground = colour.expand(recipe.channels)[:, None, None].expand(*pixels.shape[:-2], *recipe.size).clone()
+    return _laid(recipe, pixels, ground)
+
+
+def _laid(recipe: Preprocessing, pixels: Tensor, ground: Tensor) -> Tensor:
+    """Lay pixels on a ground of the recipe's size, which is altered."""
+    height, width = pixels.shape[-2:]
     top, left = (_lead(recipe, want - have) for want, have in zip(recipe.size, (height, width), strict=True))
     ground[..., top : top + height, left : left + width] = pixels
     return ground

@@ -20,12 +20,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zoo.errors import DataError
+from zoo.errors import DataError, ShapeError
 
 if TYPE_CHECKING:
     from PIL import Image
+    from torch import Tensor
 
-__all__ = ["to_mode"]
+__all__ = ["mask_pixels", "to_mode"]
 
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
@@ -56,6 +57,38 @@ def to_mode(picture: Image.Image, channels: int, *, alpha: str = "drop") -> Imag
         return picture if picture.mode == mode else picture.convert(mode)
     except ValueError as error:
         raise DataError(f"A picture of mode {picture.mode} cannot become {mode}: {error}.") from error
+
+
+def mask_pixels(mask: Image.Image | Tensor) -> Tensor:
+    """Give the number of each pixel of a mask.
+
+    Args:
+        mask: A picture of one number a pixel (grey of any depth, bits, or a palette, whose indices count and not its
+            colours), or a tensor.
+
+    Shape:
+        - ``mask``: ``(H, W)`` of an integer dtype, if it is a tensor.
+        - returns: ``(H, W)``, int64.
+
+    Raises:
+        DataError: If a picture's pixels are not one whole number each.
+        ShapeError: If a tensor has another rank or dtype.
+    """
+    import numpy as np
+    import torch
+
+    if isinstance(mask, torch.Tensor):
+        if mask.ndim != 2 or mask.is_floating_point() or mask.is_complex():
+            raise ShapeError(
+                f"A mask given as a tensor must be (height, width) of an integer dtype, got {tuple(mask.shape)} of "
+                f"{str(mask.dtype).removeprefix('torch.')}."
+            )
+        return mask.long()
+    if mask.mode not in ("1", "L", "P", *_DEEP):
+        raise DataError(
+            f"A mask must be a grey or palette picture whose pixel values are class numbers, got mode {mask.mode}."
+        )
+    return torch.from_numpy(np.asarray(mask).astype(np.int64))
 
 
 def _has_alpha(picture: Image.Image) -> bool:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from zoo.errors import ConfigError, DataError, ShapeError
-from zoo.preprocessing.arithmetic import as_images, finished, scaled
+from zoo.preprocessing.arithmetic import as_images, finished, masked, scaled
 from zoo.preprocessing.counting import COUNTED
 from zoo.preprocessing.geometry import Fit
-from zoo.preprocessing.modes import to_mode
+from zoo.preprocessing.modes import mask_pixels, to_mode
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -176,6 +176,31 @@ class Preprocessing:
         if isinstance(picture, Sequence):
             return self._clip(picture)
         return finished(self, scaled(self, [self._image(picture)]))[0]
+
+    def apply_mask(self, mask: Image.Image | Tensor, *, fill: int = 255) -> Tensor:
+        """Do to a picture's mask what :meth:`apply` does to the places of its pixels, and nothing to its values.
+
+        It is scaled to the nearest pixel, cut and laid on a ground of ``fill``.
+
+        Args:
+            mask: What belongs to each pixel of the picture: a grey or palette Pillow image, whose numbers count, or
+                ``(h, w)`` of an integer dtype. It has the picture's size.
+            fill: What stands where the picture has nothing.
+
+        Shape:
+            - returns: ``(H, W)``, int64; as high and wide as what :meth:`apply` gives for the picture.
+
+        Raises:
+            DataError: If a picture's pixels are not one number each.
+            ShapeError: If a tensor has another rank or dtype.
+
+        Example:
+            >>> from PIL import Image
+            >>> recipe = Preprocessing(size=(4, 4), resize=(8,))
+            >>> recipe.apply_mask(Image.new("L", (16, 8), 3)).unique()
+            tensor([3])
+        """
+        return masked(self, mask_pixels(mask), fill)
 
     def at(self, size: tuple[int, int]) -> Preprocessing:
         """Carry the recipe over to another input size, with the same share of the picture.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from zoo.contracts.examples import example_inputs
 from zoo.contracts.features import Features, Want
 from zoo.contracts.head import Head
+from zoo.ensembling.ensemble import Ensemble
 from zoo.model import Model
 from zoo.spec import InputSpec
 
@@ -38,8 +39,13 @@ class Part:
     inside: tuple[Part, ...] = ()
 
 
-def compose(model: Model) -> Part:
-    """Describe a model's parts; it runs once on random inputs to see the shapes."""
+def compose(model: Model | Ensemble) -> Part:
+    """Describe the parts of a model, or of an ensemble's members; each runs once on random inputs to see the shapes."""
+    if isinstance(model, Ensemble):
+        members = tuple(replace(compose(member), name=name) for name, member in model.members.items())
+        shared = "; ".join(f"{', '.join(group)} are one backbone, run once" for group in model.shared())
+        what = f"{len(members)} members, combined by {model.spec.combine}" + (f"; {shared}" if shared else "")
+        return Part("ensemble", what, parameters=_count(model), inside=members)
     was_training = model.training
     inputs = {stream: example_inputs(entry.backbone, BATCH) for stream, entry in model.spec.streams.items()}
     try:

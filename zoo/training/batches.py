@@ -15,6 +15,7 @@ from zoo.data import Inputs, Preparer, Table, batched
 from zoo.errors import ConfigError, DataError
 from zoo.model import Model
 from zoo.training.features import StoredFeatures
+from zoo.training.masks import MaskTargets, Targets, stacked_targets
 from zoo.training.predictor import Predictor
 
 __all__ = ["Collator", "FeatureRows", "Row", "SampleRows", "ViewRows", "rows_of"]
@@ -34,7 +35,7 @@ class SampleRows(Dataset[Row]):
         DataError: If the table lacks an input of the model, or a row one that it must have.
     """
 
-    def __init__(self, model: Predictor, table: Table, targets: Mapping[str, Tensor]) -> None:
+    def __init__(self, model: Predictor, table: Table, targets: Mapping[str, Targets]) -> None:
         self._preparers = model.preparers()
         self._samples = model_inputs(model, table)
         _check_missing(self._preparers, self._samples, table.source)
@@ -45,7 +46,10 @@ class SampleRows(Dataset[Row]):
 
     def __getitem__(self, row: int) -> Row:
         inputs = {key: self._prepared(key, preparer, row) for key, preparer in self._preparers.items()}
-        return {"inputs": inputs, "targets": {name: t[row] for name, t in self._targets.items()}}
+        return {"inputs": inputs, "targets": {name: self._target(t, row) for name, t in self._targets.items()}}
+
+    def _target(self, targets: Targets, row: int) -> Tensor:
+        return targets[row]
 
     def _prepared(self, key: str, preparer: Preparer, row: int) -> Any:
         return preparer.one(self._samples[preparer.input][row])
@@ -70,13 +74,19 @@ class ViewRows(SampleRows):
     """
 
     def __init__(
-        self, model: Model, table: Table, targets: Mapping[str, Tensor], augmentation: Augmentation, seed: int
+        self, model: Model, table: Table, targets: Mapping[str, Targets], augmentation: Augmentation, seed: int
     ) -> None:
         super().__init__(model, table, targets)
         self._views = {key: _views(model, augmentation, preparer) for key, preparer in self._preparers.items()}
         self._seed = seed
         self.epoch = 0
         """The epoch whose views are given, from 0; the engine sets it when an epoch begins."""
+
+    def _target(self, targets: Targets, row: int) -> Tensor:
+        views = self._views[targets.key] if isinstance(targets, MaskTargets) else None
+        if views is None or isinstance(targets, Tensor):
+            return targets[row]
+        return targets.view(row, views, view_seed(self._seed, self.epoch, row))
 
     def _prepared(self, key: str, preparer: Preparer, row: int) -> Any:
         sample, views = self._samples[preparer.input][row], self._views[key]
@@ -161,7 +171,7 @@ class FeatureRows(Dataset[Row]):
         targets: Task name to targets, one a row.
     """
 
-    def __init__(self, features: StoredFeatures, targets: Mapping[str, Tensor]) -> None:
+    def __init__(self, features: StoredFeatures, targets: Mapping[str, Targets]) -> None:
         self._features = features
         self._targets = dict(targets)
 
@@ -193,6 +203,9 @@ class Collator:
         batch: dict[str, Any] = {}
         for group in rows[0]:
             made = {name: [row[group][name] for row in rows] for name in rows[0][group]}
-            plain = group != "inputs"
-            batch[group] = {n: torch.stack(v) for n, v in made.items()} if plain else batched(self._preparers, made)
+            if group == "inputs":
+                batch[group] = batched(self._preparers, made)
+            else:
+                stack = stacked_targets if group == "targets" else torch.stack
+                batch[group] = {name: stack(values) for name, values in made.items()}
         return batch

@@ -16,7 +16,7 @@ from zoo.training.batches import Collator, SampleRows
 from zoo.training.history import Metrics
 from zoo.training.predictor import Predictor
 from zoo.training.tables import read_for
-from zoo.training.targets import columns_of, encode
+from zoo.training.targets import columns_of, row_targets
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
@@ -121,7 +121,7 @@ def evaluate(
     if split is not None:
         table = part_of(table, split)
     place = pick_device(device)
-    targets = encode(model, table, columns_of(model, table))
+    targets = row_targets(model, table, columns_of(model, table))
     rows_ = SampleRows(model, table, targets)
     loader = DataLoader(rows_, batch_size=batch_size, collate_fn=Collator(model.preparers()))
     model.to(place)

@@ -28,11 +28,12 @@ from zoo.training.features import FeatureStore
 from zoo.training.groups import HEADS
 from zoo.training.history import History, Metrics
 from zoo.training.learning import learn_features, rest
+from zoo.training.masks import Targets
 from zoo.training.running import train
 from zoo.training.selection import TASKS, baselines, check_tasks
 from zoo.training.settings import Settings
 from zoo.training.tables import read_for
-from zoo.training.targets import columns_of, encode
+from zoo.training.targets import columns_of, labels_of, row_targets
 
 __all__ = ["fit"]
 
@@ -116,9 +117,9 @@ def fit(
     columns = columns_of(model, table)
     check_labels(table, sorted(set(columns.values())))
     parts = _split(table, columns, run)
-    targets = {part: encode(model, rows, columns) for part, rows in parts.items()}
+    targets = {part: row_targets(model, rows, columns) for part, rows in parts.items()}
     for name, task in model.tasks().items():
-        task.prepare(parts["train"].column(columns[name]).values)
+        task.prepare(labels_of(parts["train"].column(columns[name])))
     history = History(
         method=method,
         settings={**asdict(run), **asdict(chosen)},
@@ -201,7 +202,7 @@ def _datasets(
     model: Model,
     plan: Plan,
     parts: Mapping[str, Table],
-    targets: Mapping[str, Mapping[str, Tensor]],
+    targets: Mapping[str, Mapping[str, Targets]],
     history: History,
     place: torch.device,
     run: Settings,

@@ -14,6 +14,7 @@ from zoo.data.table import name_list
 from zoo.errors import DataError
 from zoo.registry import registry
 from zoo.spec import HeadSpec
+from zoo.training.targets import labels_of
 
 __all__ = ["infer_heads"]
 
@@ -27,7 +28,7 @@ def infer_heads(
     """Describe the heads that a data set's labels call for, with their classes.
 
     Text, booleans, lists and whole numbers of at most 20 different values become classifiers; other numbers become
-    regressions.
+    regressions, masks segmentations.
 
     Args:
         data: As for ``zoo.fit``.
@@ -43,7 +44,7 @@ def infer_heads(
         raise DataError(f"{table.source} has no labels; give a folder of class folders or a table with a label column.")
     wanted = [HeadSpec.of(head) for head in heads]
     wanted = wanted or _heads_for([table.column(name) for name in name_list("targets", targets) or table.columns])
-    columns: dict[str, Any] = {name: column.values for name, column in table.columns.items()}
+    columns: dict[str, Any] = {name: labels_of(column) for name, column in table.columns.items()}
     if len(wanted) == len(columns) == 1 and wanted[0].config.get("target") is None:
         columns.setdefault(wanted[0].name, next(iter(columns.values())))
     context = HeadContext({}, registry().head_class)
@@ -63,6 +64,8 @@ def _heads_for(columns: Sequence[Column]) -> list[HeadSpec]:
 
 def _head_for(column: Column, name: str) -> HeadSpec:
     config = {} if name == column.name else {"target": column.name}
+    if column.kind == "mask":
+        return HeadSpec(type="segmentation", name=name, config=config)
     values = {value for value in column.values if value is not None}
     quantity = column.kind == "number" or (column.kind == "integer" and len(values) > MOST_INTEGER_CLASSES)
     return HeadSpec(type="regression" if quantity else "classifier", name=name, config=config)

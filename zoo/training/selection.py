@@ -6,11 +6,10 @@ import math
 from collections.abc import Mapping
 from statistics import fmean
 
-from torch import Tensor
-
 from zoo.contracts.head import Task
 from zoo.errors import ConfigError
 from zoo.training.history import Metrics
+from zoo.training.masks import MaskTargets, Targets
 
 __all__ = ["TASKS", "baselines", "check_tasks", "combined"]
 
@@ -34,7 +33,7 @@ def check_tasks(tasks: Mapping[str, Task]) -> None:
 
 
 def baselines(
-    tasks: Mapping[str, Task], train: Mapping[str, Tensor], validation: Mapping[str, Tensor]
+    tasks: Mapping[str, Task], train: Mapping[str, Targets], validation: Mapping[str, Targets]
 ) -> dict[str, float]:
     """Measure on the validation rows what a constant learnt from the training rows gives.
 
@@ -52,9 +51,11 @@ def baselines(
     found = {}
     for name, task in tasks.items():
         metric, higher = task.best_metric
-        known = train[name][task.known(train[name])]
-        held_out = validation[name][task.known(validation[name])]
-        if higher or not len(known) or not len(held_out):
+        learnt, checked = train[name], validation[name]
+        if higher or isinstance(learnt, MaskTargets) or isinstance(checked, MaskTargets):
+            continue
+        known, held_out = learnt[task.known(learnt)], checked[task.known(checked)]
+        if not len(known) or not len(held_out):
             continue
         constant = task.constant(known)
         if constant is None:

@@ -35,7 +35,7 @@ def save_in_a_loop(drafts, path):
     if child == 0:
         try:
             for draft in itertools.cycle(drafts):
-                saving._write(draft, path, overwrite=True)
+                saving.put(draft, path, overwrite=True)
         finally:
             os._exit(1)
     return child
@@ -45,10 +45,10 @@ def save_in_a_loop(drafts, path):
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_thirty_kills_leave_a_whole_bundle_each_time(make, tmp_path, renaming):
     dice = random.Random(0)
-    drafts = [saving._describe(make.tiny(seed=seed, generation=seed)) for seed in range(2)]
+    drafts = [saving.describe(make.tiny(seed=seed, generation=seed)) for seed in range(2)]
     weights = [draft.tensors.files["heads/pet/model.safetensors"] for draft in drafts]
     path = tmp_path / "home" / "bundle"
-    saving._write(drafts[0], path, overwrite=False)
+    saving.put(drafts[0], path, overwrite=False)
 
     for _ in range(30):
         child = save_in_a_loop(drafts, path)
@@ -61,7 +61,7 @@ def test_thirty_kills_leave_a_whole_bundle_each_time(make, tmp_path, renaming):
         expected = weights[model.provenance["generation"]]
         assert all(torch.equal(tensor, expected[key]) for key, tensor in model.heads["pet"].state_dict().items())
         assert zoo.verify(path).ok
-    saving._write(drafts[0], path, overwrite=True)
+    saving.put(drafts[0], path, overwrite=True)
 
     assert beside(path) == ["bundle"]
 
@@ -69,12 +69,12 @@ def test_thirty_kills_leave_a_whole_bundle_each_time(make, tmp_path, renaming):
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_writer_that_dies_between_two_renames_is_repaired_by_the_next_reader(bundle, make, monkeypatch):
     monkeypatch.setattr(publishing, "rename2", lambda *_: False)
-    draft = saving._describe(make.tiny(seed=1, generation=1))
+    draft = saving.describe(make.tiny(seed=1, generation=1))
     child = os.fork()
     if child == 0:
         rename, calls = os.rename, itertools.count()
         os.rename = lambda *names: os.kill(os.getpid(), signal.SIGKILL) if next(calls) == 1 else rename(*names)
-        saving._write(draft, bundle, overwrite=True)
+        saving.put(draft, bundle, overwrite=True)
         os._exit(1)
     os.waitpid(child, 0)
     assert "bundle" not in beside(bundle)
@@ -112,14 +112,14 @@ def test_a_fault_at_any_call_leaves_what_was_there(make, tmp_path, overwrite, er
     if overwrite:
         make.tiny().save(path)
     before = zoo.verify(path).id
-    draft = saving._describe(make.tiny(seed=1))
+    draft = saving.describe(make.tiny(seed=1))
     faults = 0
 
     for at in itertools.count(1):
         with pytest.MonkeyPatch.context() as patch:
             fault = Fault(patch, error, at)
             try:
-                saving._write(draft, path, overwrite=overwrite)
+                saving.put(draft, path, overwrite=overwrite)
             except (BundleError, KeyboardInterrupt):
                 faults += 1
         if fault.calls < at:
@@ -196,19 +196,19 @@ def test_permissions_are_what_the_umask_leaves(make, tmp_path, mask):
 
 
 def test_a_new_bundle_never_replaces_one_that_came_meanwhile(make, tmp_path, renaming, monkeypatch):
-    first = saving._describe(make.tiny(seed=0))
-    second = saving._describe(make.tiny(seed=1))
+    first = saving.describe(make.tiny(seed=0))
+    second = saving.describe(make.tiny(seed=1))
     path = tmp_path / "bundle"
     publish = publishing.publish
 
     def slow(*arguments, **options):
         monkeypatch.setattr("zoo.bundle.staging.publish", publish)
-        saving._write(second, path, overwrite=False)
+        saving.put(second, path, overwrite=False)
         publish(*arguments, **options)
 
     monkeypatch.setattr("zoo.bundle.staging.publish", slow)
     with pytest.raises(BundleError, match="overwrite=True"):
-        saving._write(first, path, overwrite=False)
+        saving.put(first, path, overwrite=False)
 
     assert torch.equal(zoo.load(path).heads["pet"].layers[0].weight, second.tensors.files[HEAD]["layers.0.weight"])
     assert beside(path) == ["bundle"]
@@ -219,9 +219,9 @@ HEAD = "heads/pet/model.safetensors"
 
 @pytest.mark.slow
 def test_readers_see_one_generation_while_a_writer_replaces_it(make, tmp_path, renaming):
-    drafts = [saving._describe(make.tiny(seed=seed, generation=seed)) for seed in range(3)]
+    drafts = [saving.describe(make.tiny(seed=seed, generation=seed)) for seed in range(3)]
     path = tmp_path / "bundle"
-    saving._write(drafts[0], path, overwrite=False)
+    saving.put(drafts[0], path, overwrite=False)
     stop, faults = time.monotonic() + 2.5, []
 
     def write():
@@ -229,7 +229,7 @@ def test_readers_see_one_generation_while_a_writer_replaces_it(make, tmp_path, r
             if time.monotonic() > stop:
                 return
             try:
-                saving._write(draft, path, overwrite=True)
+                saving.put(draft, path, overwrite=True)
             except Exception as error:
                 faults.append(error)
             time.sleep(0.05)

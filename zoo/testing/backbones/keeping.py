@@ -15,7 +15,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from zoo.assembly import build
-from zoo.bundle import load, save
+from zoo.bundle import save
+from zoo.bundle.loading import load_model
 from zoo.contracts.backbone import Backbone
 from zoo.spec import BackboneSpec, from_json, to_json
 from zoo.testing.backbones.check import Unfit, check
@@ -148,11 +149,11 @@ def bundle(subject: Subject) -> None:
         if spec.provider == WRAPPED:
             own = subject.twin()
             model = build(own)
-            again = load(save(model, Path(folder) / "bundle"), modules={"main": subject.twin().native})
+            again = load_model(save(model, Path(folder) / "bundle"), modules={"main": subject.twin().native})
         else:
             model = build(subject.asked or spec.reference, weights=None, seed=0)
             model.backbones["main"].load_state_dict(subject.backbone.state_dict(), strict=True)
-            again = load(save(model, Path(folder) / "bundle"))
+            again = load_model(save(model, Path(folder) / "bundle"))
     loaded = again.backbones["main"]
     _equal(subject, loaded, "A backbone out of a bundle must give equal features")
     try:
