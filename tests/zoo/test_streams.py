@@ -297,6 +297,22 @@ def test_a_text_stream_with_real_weights_reads_the_texts_beside_the_pictures(pai
     assert model.predict({**row, "words": "the picture from above is blue"})["colour"].label == "blue"
 
 
+def test_a_head_on_the_tokens_of_texts_of_several_lengths_is_trained(pairs, minilm):
+    text = pairs.read_text().replace(
+        "the picture from above is red", "red as one would say if asked for the colour of it"
+    )
+    pairs.write_text(text)
+    head = zoo.head("attention_pool", name="colour", classes=["red", "blue"], norm=True)
+    model = zoo.build({"words": minilm}, head, seed=0)
+
+    table = zoo.read(pairs, texts={"text": "words"}, labels=["colour"])
+    history = zoo.fit(model, table, **{**RUN, "epochs": 4, "lr": 0.003, "batch_size": 4})
+
+    assert not history.cached_features
+    assert zoo.evaluate(model, table, device="cpu")["colour"]["accuracy"] == 1.0
+    assert model.predict(["blue it is", "so red"])[1]["colour"].label == "red"
+
+
 # --- what is refused
 
 

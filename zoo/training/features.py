@@ -31,7 +31,7 @@ from zoo.model import Model
 from zoo.spec import BackboneSpec, to_json
 from zoo.wrapping import WrappedBackbone
 
-__all__ = ["FeatureStore", "StoredFeatures", "from_flat", "to_flat"]
+__all__ = ["FeatureStore", "StoredFeatures", "from_flat", "storable", "to_flat"]
 
 log = logging.getLogger("zoo")
 
@@ -39,6 +39,14 @@ DIGESTS = "digests"
 """Key of the samples' digests in a shard, ``(N, 32)`` uint8."""
 SHARD_ROWS = 4096
 """Most rows of one shard; also the most that a killed run can lose."""
+
+
+def storable(model: Model) -> bool:
+    """Say whether features can be kept: of texts and sounds, tokens are as many as those of the batch's longest."""
+    return not any(
+        model.wants[stream].tokens and entry.backbone.modality in ("text", "audio")
+        for stream, entry in model.spec.streams.items()
+    )
 
 
 def to_flat(features: Mapping[str, Features]) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ from zoo.spec import check_options
 from zoo.training.batches import Collator, FeatureRows, Row, SampleRows, ViewRows, rows_of
 from zoo.training.engine import Objective
 from zoo.training.evaluation import measure, pick_device
-from zoo.training.features import FeatureStore
+from zoo.training.features import FeatureStore, storable
 from zoo.training.groups import HEADS
 from zoo.training.history import History, Metrics
 from zoo.training.learning import learn_features, rest
@@ -209,7 +209,7 @@ def _datasets(
 ) -> dict[str, Dataset[Row]]:
     """Make the data sets: features that are computed once where no backbone ever trains, else pictures."""
     rests = plan.stages() - plan.never_trained() == {HEADS}
-    if run.augmentation is not None or not rests:
+    if run.augmentation is not None or not rests or not storable(model):
         made: dict[str, Dataset[Row]] = {part: SampleRows(model, rows, targets[part]) for part, rows in parts.items()}
         if run.augmentation is not None:
             if rests:
