@@ -264,8 +264,8 @@ def list_plugins() -> list[PluginStatus]:
     """Load every plugin inside the fence and say how each is; never raises.
 
     Example:
-        >>> [plugin.heads for plugin in list_plugins() if plugin.name == "heads"]
-        [('classifier', 'multi_task', 'regression')]
+        >>> [plugin.heads[:2] for plugin in list_plugins() if plugin.name == "heads"]
+        [('attention_pool', 'classifier')]
     """
     found = []
     for name, claims in registry().claims.items():

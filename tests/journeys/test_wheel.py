@@ -82,7 +82,8 @@ def place(tmp_path_factory) -> Place:
     # A plain path in a .pth file is appended to sys.path, and the .pth files of that folder are not read: so the
     # libraries come after the wheels, and an editable zoo among them is not found.
     (site / "behind.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
-    (site / "sitecustomize.py").write_text(NO_NETWORK)
+    (site / "no_network.py").write_text(NO_NETWORK)
+    (site / "no_network.pth").write_text("import no_network\n")  # a system's Python may have a sitecustomize of its own
     work = base / "work"
     _draw(work)
     made = Place(commands, site, work)
