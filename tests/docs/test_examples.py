@@ -64,7 +64,7 @@ def name_of(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-QUICK = {"README.md", "docs/how-to/write-a-plugin.md", "docs/reference/references.md", "docs/reference/heads.md"}
+QUICK = {"README.md", "docs/how-to/write-a-plugin.md", "docs/reference/references.md"}
 """Pages whose examples take no time, or that are read first."""
 
 

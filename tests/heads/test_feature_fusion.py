@@ -237,6 +237,7 @@ def test_a_backbone_without_what_the_method_reads_is_named_before_any_weights_lo
         zoo.build(backbones, head)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", SETTINGS, ids=lambda config: "-".join(config.values()))
 def test_two_backbones_on_one_picture_are_the_same_after_saving_and_loading(config, tmp_path):
     backbones = {"a": "timm:test_resnet", "b": "timm:test_vit"}

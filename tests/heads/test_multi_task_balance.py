@@ -272,6 +272,7 @@ def weighted_norms(problem):
     ]
 
 
+@pytest.mark.slow
 def test_gradnorm_brings_tasks_of_scale_1_and_100_to_equal_gradient_norms(make):
     problem = toy(make, balance="gradnorm", alpha=0.0)
     with torch.no_grad():  # so that the first gradients differ as the scales of the targets do

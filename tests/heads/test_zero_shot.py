@@ -102,6 +102,7 @@ def test_the_logits_are_those_of_clip(clip):
         assert one["kind"].probabilities == pytest.approx(dict(zip(CLASSES, row, strict=True)), abs=1e-4)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_with_several_labels_the_probabilities_are_the_sigmoids_of_siglip(siglip):
     folder, whole = siglip
@@ -118,6 +119,7 @@ def test_with_several_labels_the_probabilities_are_the_sigmoids_of_siglip(siglip
         assert list(one["kind"].probabilities.values()) == pytest.approx(row, abs=1e-4)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_several_templates_are_averaged_as_vectors_of_length_1(clip):
     folder, whole = clip
@@ -134,6 +136,7 @@ def test_several_templates_are_averaged_as_vectors_of_length_1(clip):
         torch.testing.assert_close(vector, F.normalize(torch.stack(each).mean(dim=0), dim=0), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_prompts_in_several_batches_are_embedded_like_each_alone(clip):
     tower = text_tower(clip[0])
@@ -150,6 +153,7 @@ def test_prompts_in_several_batches_are_embedded_like_each_alone(clip):
 # --- the bundle
 
 
+@pytest.mark.slow
 def test_a_bundle_needs_neither_the_text_tower_nor_the_folder(tmp_path):
     folder = tmp_path / "clip"
     save_clip(folder)
@@ -164,6 +168,7 @@ def test_a_bundle_needs_neither_the_text_tower_nor_the_folder(tmp_path):
     assert not any("text" in name for name in again.state_dict())
 
 
+@pytest.mark.slow
 def test_a_zero_shot_head_is_measured_without_training(clip):
     model = read(clip[0])
     samples = tuple(TensorSample(f"picture {n}", one) for n, one in enumerate(pictures(6)))
@@ -184,6 +189,7 @@ def test_a_zero_shot_head_is_measured_without_training(clip):
 # --- refusals
 
 
+@pytest.mark.slow
 def test_a_head_that_has_read_no_prompts_tells_how(clip):
     model = build(clip[0])
 
@@ -195,6 +201,7 @@ def test_a_head_that_has_read_no_prompts_tells_how(clip):
         model.task("kind").prepare(["cat"])
 
 
+@pytest.mark.slow
 def test_an_embedding_of_another_width_tells_which_dim_to_take(clip):
     model = build(clip[0], dim=8)
     task = model.task("kind")
@@ -205,12 +212,14 @@ def test_an_embedding_of_another_width_tells_which_dim_to_take(clip):
         task.score(Features(embed=torch.ones(1, 16)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
 def test_an_embedding_without_a_direction_is_refused(clip, value):
     with pytest.raises(ConfigError, match="takes finite embeddings, none of length 0"):
         build(clip[0]).task("kind").set_classes(torch.full((3, 16), value))
 
 
+@pytest.mark.slow
 def test_embeddings_from_elsewhere_are_brought_to_length_1(clip):
     task = build(clip[0]).task("kind")
     given = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
@@ -220,6 +229,7 @@ def test_embeddings_from_elsewhere_are_brought_to_length_1(clip):
     torch.testing.assert_close(task.class_embeddings, F.normalize(given, dim=1))
 
 
+@pytest.mark.slow
 def test_a_backbone_without_a_projected_vector_is_refused_before_weights_are_looked_for():
     with pytest.raises(
         CapabilityError, match=r"The head 'kind' \(zero_shot\) needs embed; timm:test_vit\S* gives"
@@ -232,6 +242,7 @@ def test_a_backbone_without_a_projected_vector_is_refused_before_weights_are_loo
     assert all(reference.endswith("#vision") for reference in hint)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "sentence"),
     [
@@ -248,6 +259,7 @@ def test_a_setting_that_cannot_be_used_is_one_sentence(make, config, sentence):
         make("zero_shot", **{"classes": CLASSES, "dim": 16, **config})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [{}, {"multi_label": True, "bias": -2.0, "class_weights": "balanced"}])
 def test_zero_shot_heads_conform(clip, config):
     head = {"type": "zero_shot", "name": "kind", "classes": CLASSES, "dim": 16, **config}

@@ -270,6 +270,7 @@ def minilm() -> str:
     return f"hf:{found[0].parent}"
 
 
+@pytest.mark.slow
 def test_a_text_stream_with_real_weights_reads_the_texts_beside_the_pictures(pairs, minilm, tmp_path):
     from transformers import AutoModel, AutoTokenizer
 
@@ -297,6 +298,7 @@ def test_a_text_stream_with_real_weights_reads_the_texts_beside_the_pictures(pai
     assert model.predict({**row, "words": "the picture from above is blue"})["colour"].label == "blue"
 
 
+@pytest.mark.slow
 def test_a_head_on_the_tokens_of_texts_of_several_lengths_is_trained(pairs, minilm):
     text = pairs.read_text().replace(
         "the picture from above is red", "red as one would say if asked for the colour of it"
@@ -377,6 +379,7 @@ def test_a_text_where_a_picture_is_expected_is_refused(pairs):
 # --- rows that lack an input
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outer", ["two_stream", "multi_task"])
 @pytest.mark.parametrize("method", ["feature_extraction", "fine_tuning"])
 def test_rows_that_lack_an_input_are_learnt_from_and_predicted_by_the_others(pairs, tmp_path, method, outer):

@@ -130,6 +130,7 @@ def test_without_embed_the_projection_is_cut_off(name, part, saved):
     assert torch.equal(cut(inputs).pooled, whole(inputs).pooled)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_with_embed_wanted_the_projection_stays(saved):
     folder, model = saved("clip")

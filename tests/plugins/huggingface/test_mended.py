@@ -106,6 +106,7 @@ def test_a_small_one_gives_what_the_librarys_own_class_gives(name):
     assert torch.equal(features.pooled, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(MENDED))
 def test_a_bare_type_is_built_from_the_mended_config_that_the_library_cannot_build_or_run_without(name):
     plan = make_plan(Reference("hf", name), name, {})

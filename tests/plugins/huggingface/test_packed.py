@@ -260,6 +260,7 @@ def test_siglip2_is_that_of_the_librarys_processor_and_tower():
     assert torch.equal(features.maps["s1"], seen[0].reshape(2, 4, 6, 32).permute(0, 3, 1, 2))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_gemma4_is_that_of_a_tower_that_is_given_patches_and_their_columns_and_rows():
     backbone = build("gemma4_vision")
@@ -274,6 +275,7 @@ def test_gemma4_is_that_of_a_tower_that_is_given_patches_and_their_columns_and_r
     assert features.grid == (2, 3)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_inkling2_is_that_of_the_librarys_processor_and_tower():
     backbone = build("inkling2_vision")
@@ -290,6 +292,7 @@ def test_inkling2_is_that_of_the_librarys_processor_and_tower():
     assert features.grid == (4, 6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STRIPS)
 @torch.no_grad()
 def test_minicpm_is_that_of_a_tower_that_is_given_a_strip_of_patches(name):

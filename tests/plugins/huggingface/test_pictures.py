@@ -270,6 +270,7 @@ def photos(tmp_path) -> Path:
     return tmp_path / "photos"
 
 
+@pytest.mark.slow
 def test_a_model_trains_on_files_and_predicts_one(folder, photos, caplog):
     model = two_classes(folder)
 

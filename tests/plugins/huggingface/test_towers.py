@@ -377,6 +377,7 @@ def test_a_tower_is_that_module_of_the_whole_model_with_what_the_model_gives_it(
         assert torch.equal(features.maps[stage], expected), stage
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_it_has_all_tensors_of_that_module(name, saved):
     folder, model = saved(name)
@@ -392,6 +393,7 @@ def test_it_has_all_tensors_of_that_module(name, saved):
     assert all(torch.equal(tensor, theirs[key]) for key, tensor in own.items())
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_what_llama4_gives_its_language_model_may_be_pooled_instead(saved):
     folder, model = saved("llama4")

@@ -114,6 +114,7 @@ def test_a_cut_backbone_compiles_to_one_graph_exports_and_checkpoints():
     assert torch.allclose(exported, plain, atol=1e-6)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("want", [Want(maps=("s1", "s2")), Want(pooled=False, maps=("s2",))], ids=["whole", "cut"])
 def test_a_module_that_breaks_its_graph_compiles_to_equal_features(want):

@@ -23,6 +23,7 @@ def image():
     return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(2))
 
 
+@pytest.mark.slow
 def test_tokens_come_with_the_class_token_apart_and_their_grid(make):
     backbone = make("vit_b_32", img_size=96)
     image = torch.rand(2, 3, 96, 96)

@@ -124,6 +124,7 @@ def test_what_it_never_had_cannot_be_kept(make, want):
         make("resnet18").trim(want)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["mobilenet_v3_small", *(pytest.param(one, marks=pytest.mark.slow) for one in COMPILED)]
 )

@@ -47,6 +47,7 @@ def test_an_ensemble_is_built_verified_measured_and_predicts(zoo, members, photo
     assert zoo("verify", out, "--run").code == 0
 
 
+@pytest.mark.slow
 def test_tables_and_lines_are_for_people(zoo, members, photos, tmp_path):
     out = tmp_path / "both"
     zoo("ensemble", "build", *members, "--out", out, "--combine", "weighted", "--weight", 1, "--weight", 3)
@@ -61,6 +62,7 @@ def test_tables_and_lines_are_for_people(zoo, members, photos, tmp_path):
     assert "label.uncertainty.mutual_information" in (tmp_path / "told.csv").read_text().splitlines()[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("combine", ["weighted", "greedy", "stacking"])
 def test_weights_are_fitted_on_data(zoo, members, photos, tmp_path, combine):
     out = tmp_path / "both"

@@ -88,6 +88,7 @@ def test_a_run_file_stands_for_options_and_what_is_typed_goes_first(zoo, pairs, 
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_one_input_may_feed_all_streams(zoo, pairs, tmp_path):
     typed = [part for head in HEADS for part in ("--head", json.dumps(head))]
 

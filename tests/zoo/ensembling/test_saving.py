@@ -43,6 +43,7 @@ def test_each_member_inside_is_a_bundle_of_its_own(models, pictures, tmp_path):
     assert zoo.verify(path / "members" / "large").ok
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("combine", ["stacking", "greedy"])
 def test_what_was_fitted_is_kept(models, pictures, table, tmp_path, combine):
     pair = {

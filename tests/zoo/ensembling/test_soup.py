@@ -53,6 +53,7 @@ def test_a_soup_of_one_model_is_that_model(models, pictures):
     assert zoo.soup(models[:1]).predict(pictures) == models[0].predict(pictures)
 
 
+@pytest.mark.slow
 def test_a_greedy_soup_adds_the_models_that_do_not_make_it_worse(member, table):
     pet = zoo.head("classifier", name="pet", classes=["cat", "dog", "owl"], norm=True)
     base = member("timm:test_resnet", pet)

@@ -30,6 +30,7 @@ def labelled(table, rows=16, gaps=False, **more):
     return table(rows=rows, kind=("text", kinds), y=("number", values), **more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("balance", ["fixed", *BALANCES])
 def test_a_plain_loop_takes_the_step_that_fit_takes(model, table, state, balance):
     data, trained, plain = labelled(table), several(model, balance=balance), several(model, balance=balance)
@@ -55,6 +56,7 @@ def test_a_plain_loop_takes_the_step_that_fit_takes(model, table, state, balance
     assert not any(torch.equal(value, untouched[key]) for key, value in state(plain).items() if "balancing" in key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("balance", BALANCES)
 def test_labels_with_gaps_in_bf16_train_every_parameter(model, table, state, balance):
     one = several(model, balance=balance)
@@ -69,6 +71,7 @@ def test_labels_with_gaps_in_bf16_train_every_parameter(model, table, state, bal
     assert [key for key, _ in one.named_parameters() if torch.equal(before[key], after[key])] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("balance", "keys"), [("uncertainty", {"slow"}), ("gradnorm", {"slow", "first"})])
 def test_what_is_learnt_of_the_tasks_is_in_the_bundle(model, table, tmp_path, balance, keys):
     one = several(model, balance=balance)
@@ -151,6 +154,7 @@ class Late(Method):
         return Plan(tuple({**frozen, "heads": trained, **(awake if epoch else {})} for epoch in range(epochs)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("balance", ["gradnorm", "pcgrad"])
 def test_tasks_are_balanced_from_the_epoch_on_in_which_something_shared_trains(
     registry_with, model, table, state, balance

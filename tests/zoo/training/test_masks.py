@@ -76,6 +76,7 @@ def rows_for(model: Model, table: Table) -> SampleRows:
 # --- what is learnt
 
 
+@pytest.mark.slow
 def test_training_finds_the_rectangles_and_the_bundle_finds_them_too(scenes, build, tmp_path):
     model, data = build(backbone="timm:test_resnet"), scenes(16)
     table = zoo.read(data, masks=["map"])
@@ -115,6 +116,7 @@ def test_features_of_a_frozen_backbone_are_kept_and_masks_are_not(scenes, build,
 real = target_masks.open_mask
 
 
+@pytest.mark.slow
 def test_a_row_without_a_mask_adds_nothing(scenes, build):
     model = build()
     table = zoo.read(scenes(4, masks={1: None}), masks=["map"])
@@ -130,6 +132,7 @@ def test_a_row_without_a_mask_adds_nothing(scenes, build):
     assert zoo.fit(model, table, validation=0.25, **SHORT).rows == {"train": 3, "validation": 1}
 
 
+@pytest.mark.slow
 def test_masks_stand_beside_other_labels_and_are_not_used_to_stratify(scenes, build):
     table = zoo.read(scenes(8), masks=["map"])
     sort = Column("sort", "text", tuple("ab" * 4))
