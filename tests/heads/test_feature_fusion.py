@@ -267,6 +267,7 @@ def test_fused_features_under_several_tasks_conform(config):
     check_head(head, {"a": "timm:test_resnet", "b": "timm:test_vit"})
 
 
+@pytest.mark.slow
 def test_attention_pooling_reads_the_tokens_of_all_streams():
     head = {"type": "feature_fusion", "name": "kind", "head": POOL, "method": "attention", "dim": 16}
 

@@ -384,6 +384,7 @@ def test_gradient_checkpointing_changes_no_gradient_and_is_refused_where_there_i
     assert all(torch.allclose(a.grad, b.grad, atol=1e-6) for a, b in pairs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["vit", *(pytest.param(name, marks=pytest.mark.slow) for name in ("dinov2", "clip#vision", "swin", "bert"))]
 )

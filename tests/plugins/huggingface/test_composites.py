@@ -244,6 +244,7 @@ def test_what_is_made_of_several_is_asked_for_by_a_part(tmp_path):
         PROVIDER.spec(Reference("hf", str(tmp_path), part="vision"))
 
 
+@pytest.mark.slow
 def test_a_config_may_leave_out_what_the_type_has_by_default(saved, tmp_path):
     config = json.loads((saved("llava")[0] / "config.json").read_text())
     for vision, width in ((config["vision_config"] | {"model_type": None}, 16), (None, 1024)):

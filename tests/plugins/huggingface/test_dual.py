@@ -82,6 +82,7 @@ def call(model: Any, part: str, inputs: Any) -> Tensor:
     return projected[:, 0] if projected.ndim == 3 else projected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "part"), NAMES)
 @torch.no_grad()
 def test_embed_is_the_librarys_projected_vector_at_length_1(name, part, saved):

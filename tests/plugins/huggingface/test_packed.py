@@ -175,6 +175,7 @@ def numbered(size: tuple[int, int], patch: int) -> Tensor:
     return numbers.repeat_interleave(patch, 2).repeat_interleave(patch, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", marked(CASES))
 @torch.no_grad()
 def test_tokens_and_maps_are_those_of_the_librarys_processor_and_tower_in_the_order_of_the_picture(name):

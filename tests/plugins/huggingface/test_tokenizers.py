@@ -303,6 +303,7 @@ def test_a_bundle_carries_the_tokenizer_and_gives_the_same_ids_and_outputs_offli
     assert torch.equal(loaded(again)["topic"], before)
 
 
+@pytest.mark.slow
 def test_a_bundle_of_a_cut_tower_carries_the_tokenizer_too(tmp_path):
     tower = {key: TINY[key] for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")}
     fields = {

@@ -236,8 +236,9 @@ def test_the_kept_file_can_itself_be_given_as_weights(make, cache):
 
 def test_a_grey_picture_in_one_channel_gives_the_rgb_response(make):
     picture = torch.rand(1, 1, 64, 64)
+    grey, colour = make(in_channels=1)(picture).pooled, make()(picture.expand(-1, 3, -1, -1)).pooled
 
-    torch.testing.assert_close(make(in_channels=1)(picture).pooled, make()(picture.expand(-1, 3, -1, -1)).pooled)
+    torch.testing.assert_close(grey, colour, rtol=1e-4, atol=1e-4)  # sums in another order
 
 
 @pytest.mark.parametrize(

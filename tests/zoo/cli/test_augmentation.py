@@ -13,6 +13,7 @@ def cache(tmp_path, monkeypatch):
 TINY = ("--backbone", "timm:test_resnet", "--weights", "none", "--epochs", "1")
 
 
+@pytest.mark.slow
 def test_fit_with_an_augmentation_writes_it_into_the_bundle(zoo, pets, tmp_path):
     told = zoo("fit", pets, "--out", tmp_path / "model", *TINY, "--augmentation", "light", "--json").json
     manifest = json.loads((tmp_path / "model" / "zoo.json").read_text())

@@ -29,6 +29,7 @@ def photos(tmp_path):
     return tmp_path / "photos"
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_built_verified_measured_and_predicts(zoo, members, photos, tmp_path):
     out = tmp_path / "both"
 

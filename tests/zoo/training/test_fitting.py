@@ -305,6 +305,7 @@ def test_without_validation_the_last_epoch_is_kept_and_nothing_is_judged(model, 
     assert [row.validation_loss for row in history.epochs] == [None] * 3
 
 
+@pytest.mark.slow
 def test_rows_without_a_label_teach_nothing(model, table, state, same):
     gaps = [None if n % 5 == 0 else "ab"[n % 2] for n in range(40)]
     split = ["train"] * 40

@@ -85,6 +85,7 @@ def test_views_change_what_is_learned_and_no_augmentation_changes_nothing(photos
     assert any(not torch.equal(runs[None][name], runs["light"][name]) for name in runs[None])
 
 
+@pytest.mark.slow
 def test_every_epoch_sees_every_row_in_a_view_of_its_own_and_validation_sees_plain_pictures(photos, model, seen):
     history = zoo.fit(model(), photos(), augmentation="light", **SHORT)
 
@@ -122,6 +123,7 @@ def test_the_number_of_workers_changes_nothing(photos, model, state):
     assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
 
 
+@pytest.mark.slow
 def test_a_frozen_backbone_runs_on_the_views_of_each_epoch_instead_of_kept_features(photos, model, state, seen, caplog):
     one, before = model(), state(model())
     with caplog.at_level(logging.INFO, logger="zoo"):
