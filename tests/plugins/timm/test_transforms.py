@@ -74,7 +74,6 @@ def test_any_configuration_is_met_bit_for_bit(mode, interpolation, size, share, 
     assert torch.equal(as_preprocessing(config, size).apply(image), transform(image))
 
 
-@pytest.mark.slow
 def test_an_architecture_that_adds_a_border_is_said_too():
     name = next(name for name, config in CONFIGURATIONS.items() if config["crop_mode"] == "border")
     spec = TimmProvider().spec(Reference("timm", name))
