@@ -277,17 +277,18 @@ def check_inputs(spec: BackboneSpec, tensors: Mapping[str, Tensor]) -> None:
 
 def _check_input(reference: str, entry: InputSpec, tensor: Tensor) -> None:
     shape = tuple(tensor.shape)
-    expected = _describe(entry)
     if tensor.ndim != entry.rank:
-        raise ShapeError(f"{reference} takes {expected}, got rank {tensor.ndim} {shape}.")
+        raise ShapeError(f"{reference} takes {_describe(entry)}, got rank {tensor.ndim} {shape}.")
     if tensor.is_floating_point() != entry.dtype.startswith("float"):
         got = str(tensor.dtype).removeprefix("torch.")
-        raise ShapeError(f"{reference} takes {expected} of {entry.dtype}, got {got}.")
+        raise ShapeError(f"{reference} takes {_describe(entry)} of {entry.dtype}, got {got}.")
     if entry.kind == "spectrogram" and shape[1] != entry.channels:
-        raise ShapeError(f"{reference} takes {expected}, got {shape[1]} bins {shape}; are bins and steps exchanged?")
+        raise ShapeError(
+            f"{reference} takes {_describe(entry)}, got {shape[1]} bins {shape}; are bins and steps exchanged?"
+        )
     if entry.channels is not None and shape[1] != entry.channels:
         raise ShapeError(
-            f"{reference} takes {expected}, got {shape[1]} channels {shape}; "
+            f"{reference} takes {_describe(entry)}, got {shape[1]} channels {shape}; "
             f"build it with '?in_channels={shape[1]}' or convert the input."
         )
     _check_length(reference, entry, shape)
