@@ -14,6 +14,7 @@ import argparse
 import csv
 import importlib.util
 import logging
+import math
 import statistics
 import tempfile
 from collections import defaultdict
@@ -125,9 +126,12 @@ def show(every: Sequence[Mapping[str, Found]]) -> None:
         cells = []
         for column in columns:
             values = [found[name][column] for found in every]
-            spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            plain = column in ("seconds", "megabytes")
-            cells.append(f"{statistics.mean(values):.1f}" if plain else f"{statistics.mean(values):.4f} ({spread:.4f})")
+            middle = statistics.mean(values)
+            if column in ("seconds", "megabytes"):
+                cells.append("" if math.isnan(middle) else f"{middle:.1f}")
+            else:
+                spread = statistics.stdev(values) if len(values) > 1 else 0.0
+                cells.append(f"{middle:.4f} ({spread:.4f})")
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 
