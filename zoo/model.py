@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,14 +16,13 @@ from zoo.contracts.features import Features, Want
 from zoo.contracts.head import Decoded, Head, Task
 from zoo.contracts.modules import ModuleMap
 from zoo.contracts.sharing import Shared
-from zoo.data import PRESENT, Inputs, Preparer, Sample, as_rows, batched, placed
-from zoo.errors import ConfigError, ShapeError, UnknownName, nearest
+from zoo.data import PRESENT, Inputs, Preparer, Sample, prepared
+from zoo.errors import ShapeError, UnknownName, nearest
 from zoo.freezing import freeze_stages
+from zoo.predicting import Prediction, plain, predict
 from zoo.spec import ModelSpec
 
-__all__ = ["Model", "StageRow", "as_device"]
-
-Prediction = dict[str, Decoded]
+__all__ = ["Model", "StageRow"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,28 +275,11 @@ class Model(nn.Module):
             ConfigError: If a backbone has no way from a sample to its input, ``batch_size`` is below 1, or the device
                 is not there.
         """
-        if batch_size < 1:
-            raise ConfigError(f"batch_size must be 1 or more, got {batch_size}.")
-        rows, single = as_rows(pictures, self.modalities)
-        found = [row for part in self._predict_batches(rows, batch_size, device) for row in part]
-        return found[0] if single else found
+        return predict(self, pictures, self._told, batch_size=batch_size, device=device)
 
-    def _predict_batches(
-        self, rows: list[Inputs], batch_size: int, device: str | torch.device | None
-    ) -> Iterator[list[Prediction]]:
-        place = as_device(device) if device is not None else next(self.parameters()).device
-        was_training = self.training
-        self.eval().to(place)
-        try:
-            with torch.no_grad(), ThreadPoolExecutor(max_workers=4) as pool:
-                for start in range(0, len(rows), batch_size):
-                    part = rows[start : start + batch_size]
-                    outputs = self(placed(self.preprocess(part, pool), place))
-                    tasks = self.tasks()
-                    decoded = {name: tasks[name].decode(_plain(output)) for name, output in outputs.items()}
-                    yield [{name: found[row] for name, found in decoded.items()} for row in range(len(part))]
-        finally:
-            self.train(was_training)
+    def _told(self, batch: Mapping[str, Any]) -> dict[str, list[Decoded]]:
+        tasks = self.tasks()
+        return {name: tasks[name].decode(plain(output)) for name, output in self(batch).items()}
 
     def preprocess(self, rows: Sequence[Inputs], pool: ThreadPoolExecutor | None = None) -> dict[str, Any]:
         """Turn rows of samples into the batch that the model takes.
@@ -314,12 +296,7 @@ class Model(nn.Module):
             DataError: If a sample cannot be read, or is missing.
             ShapeError: If the tensors differ in size.
         """
-        preparers = self.preparers()
-        made: dict[str, list[Any]] = {}
-        for key, preparer in preparers.items():
-            samples = [row.get(preparer.input) for row in rows]
-            made[key] = list((pool.map if pool is not None else map)(preparer.one, samples))
-        return batched(preparers, made)
+        return prepared(self.preparers(), rows, pool)
 
     @property
     def modalities(self) -> dict[str, str]:
@@ -370,11 +347,6 @@ class Model(nn.Module):
         return tasks[name]
 
 
-def _plain(output: Tensor) -> Tensor:
-    """Bring an output to the CPU, in a type that numpy knows."""
-    return output.float().cpu() if output.dtype in (torch.bfloat16, torch.float16) else output.cpu()
-
-
 def _cut_off(backbone: Backbone, keep: Want | None) -> frozenset[str]:
     """Trim a backbone to what is read of it; give the stages that had tensors and have none now."""
     if keep is None:
@@ -385,16 +357,3 @@ def _cut_off(backbone: Backbone, keep: Want | None) -> frozenset[str]:
         return frozenset()
     left = frozenset(map(backbone.stage_of, tensor_names(backbone.native)))
     return frozenset(map(backbone.stage_of, before)) - left
-
-
-def as_device(device: str | torch.device) -> torch.device:
-    """Check that a device is there.
-
-    Raises:
-        ConfigError: If it is not.
-    """
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ConfigError(f"device must be one of this machine, such as 'cpu', got {device!r}: {reason}") from error

@@ -14,6 +14,7 @@ from zoo.contracts.head import Head, HeadContext, Needs
 from zoo.registry import registry
 from zoo.spec import BackboneSpec, HeadSpec, InputSpec, StageSpec
 from zoo_heads.classifier import Classifier
+from zoo_heads.fusion_plan import FUSED
 
 WIDTH = 6
 
@@ -147,6 +148,27 @@ def combine(streams) -> Callable[..., Head]:
         return streams(*names).build(HeadSpec(type=type, name="kind", config={"head": head, **config}))
 
     return build
+
+
+@pytest.fixture
+def fuse(combine) -> Callable[..., Head]:
+    """Build a ``feature_fusion`` on streams; a classifier is inside unless it is said."""
+    kind = {"type": "classifier", "classes": ["x", "y", "z"]}
+    return lambda *names, head=kind, **config: combine("feature_fusion", *names, head=head, **config)
+
+
+@pytest.fixture
+def fused() -> Callable[..., Features]:
+    """Give the features that the head inside gets."""
+
+    def run(head, features) -> Features:
+        seen = []
+        handle = head.inner.register_forward_pre_hook(lambda _, given: seen.append(given[0][FUSED]))
+        head(features)
+        handle.remove()
+        return seen[0]
+
+    return run
 
 
 @pytest.fixture

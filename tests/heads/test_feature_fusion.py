@@ -13,28 +13,13 @@ from zoo.errors import CapabilityError, ConfigError, DataError, UnknownName
 from zoo.registry import registry
 from zoo.spec import HeadSpec
 from zoo.testing import check_head
-from zoo_heads.fusion_plan import FUSED, METHODS
+from zoo_heads.fusion_plan import METHODS
 
 KIND = {"type": "classifier", "classes": ["x", "y", "z"]}
 POOL = {"type": "attention_pool", "classes": ["x", "y", "z"], "heads": 2}
 AGE = {"type": "regression", "name": "age"}
 NAMES = ("a", "b", "c")
 PIXELS = {"type": "pixels", "classes": ["x", "y"]}
-
-
-@pytest.fixture
-def fuse(combine):
-    """Build a head on streams; a classifier is inside unless it is said."""
-    return lambda *names, head=KIND, **config: combine("feature_fusion", *names, head=head, **config)
-
-
-def fused(head, features):
-    """Give the features that the head inside gets."""
-    seen = []
-    handle = head.inner.register_forward_pre_hook(lambda _, given: seen.append(given[0][FUSED]))
-    head(features)
-    handle.remove()
-    return seen[0]
 
 
 def rows_of(features, rows):
@@ -138,7 +123,7 @@ def test_completing_fills_the_classes_of_the_heads_inside(streams):
     assert list(streams("a", "b").build(done).tasks()) == ["sort", "age"]
 
 
-def test_streams_that_are_not_named_are_not_read(fuse, draw_streams, streams):
+def test_streams_that_are_not_named_are_not_read(fuse, draw_streams, streams, fused):
     head = fuse(*NAMES, streams=["c", "a"])
     features = draw_streams(2, *NAMES)
 

@@ -6,28 +6,12 @@ from torch.nn import functional as F
 
 from zoo.contracts.head import Needs
 from zoo.spec import HeadSpec
-from zoo_heads.fusion_plan import FUSED
 
 KIND = {"type": "classifier", "classes": ["x", "y", "z"]}
 POOL = {"type": "attention_pool", "classes": ["x", "y", "z"], "heads": 2}
 NAMES = ("a", "b", "c")
 POOLED = ("concat", "sum", "gated", "bilinear")
 PIXELS = {"type": "pixels", "classes": ["x", "y"]}
-
-
-@pytest.fixture
-def fuse(combine):
-    """Build a head on streams; a classifier is inside unless it is said."""
-    return lambda *names, head=KIND, **config: combine("feature_fusion", *names, head=head, **config)
-
-
-def fused(head, features):
-    """Give the features that the head inside gets."""
-    seen = []
-    handle = head.inner.register_forward_pre_hook(lambda _, given: seen.append(given[0][FUSED]))
-    head(features)
-    handle.remove()
-    return seen[0]
 
 
 # --- pooled vectors
@@ -58,7 +42,7 @@ def by_hand(head, vectors, method):
 
 @pytest.mark.parametrize("names", [("a", "b"), NAMES], ids=["two", "three"])
 @pytest.mark.parametrize("method", POOLED)
-def test_pooled_vectors_are_fused_by_the_formula(fuse, draw_streams, method, names):
+def test_pooled_vectors_are_fused_by_the_formula(fuse, draw_streams, method, names, fused):
     head = fuse(*names, method=method, **({} if method == "concat" else {"dim": 7}))
     features = draw_streams(3, *names)
 
@@ -74,7 +58,7 @@ def test_pooled_vectors_are_fused_by_the_formula(fuse, draw_streams, method, nam
 
 @pytest.mark.parametrize("names", [("a", "b"), NAMES], ids=["two", "three"])
 @pytest.mark.parametrize("method", POOLED)
-def test_a_pooled_vector_that_a_sample_lacks_is_left_out(fuse, draw_streams, method, names, lacking):
+def test_a_pooled_vector_that_a_sample_lacks_is_left_out(fuse, draw_streams, method, names, lacking, fused):
     head = fuse(*names, method=method, missing="mask")
     features = lacking(draw_streams(4, *names), a=[1, 3], b=[2, 3])
 
@@ -87,7 +71,7 @@ def test_a_pooled_vector_that_a_sample_lacks_is_left_out(fuse, draw_streams, met
     assert torch.isfinite(found.pooled).all()  # the last has no stream at all if there are two
 
 
-def test_a_gate_decides_between_two_streams(fuse, draw_streams):
+def test_a_gate_decides_between_two_streams(fuse, draw_streams, fused):
     head, features = fuse("a", "b", method="gated", dim=4), draw_streams(2, "a", "b")
     with torch.no_grad():
         head.fuser.gate.weight.zero_()
@@ -135,7 +119,7 @@ def attention_by_hand(fuser, sequence, mask, heads):
 
 
 @pytest.mark.parametrize("missing", ["error", "mask"])
-def test_the_tokens_of_all_streams_are_mixed_by_one_layer(fuse, draw_streams, missing, lacking):
+def test_the_tokens_of_all_streams_are_mixed_by_one_layer(fuse, draw_streams, missing, lacking, fused):
     head = fuse(*NAMES, head=POOL, method="attention", dim=8, attention_heads=2, missing=missing)
     features = draw_streams(4, *NAMES)
     if missing == "mask":
@@ -176,7 +160,7 @@ def test_what_stands_at_padding_changes_nothing(fuse, draw_streams):
     assert torch.equal(head(features)["kind"], before)
 
 
-def test_without_padding_there_is_no_mask(fuse, draw_streams):
+def test_without_padding_there_is_no_mask(fuse, draw_streams, fused):
     assert fused(fuse("a", "b", method="attention"), draw_streams(2, "a", "b")).mask is None
 
 
@@ -212,7 +196,7 @@ def level_by_hand(level, maps, size, how, there):
 
 @pytest.mark.parametrize("missing", ["error", "mask"])
 @pytest.mark.parametrize("how", ["sum", "concat", "attention"])
-def test_maps_are_fused_at_each_reduction_on_the_finest_grid(fuse, draw_streams, how, missing, lacking):
+def test_maps_are_fused_at_each_reduction_on_the_finest_grid(fuse, draw_streams, how, missing, lacking, fused):
     head = fuse("a", "b", head=PIXELS, method="maps", maps=how, dim=4, missing=missing)
     features = draw_streams(3, "a", "b")
     if missing == "mask":
@@ -245,7 +229,7 @@ def test_maps_of_a_sample_without_any_stream_are_finite(fuse, draw_streams, how,
     assert all(torch.isfinite(p.grad).all() for p in head.parameters())
 
 
-def test_a_head_on_the_pooled_vector_gets_the_mean_of_the_coarsest_fused_map(fuse, draw_streams):
+def test_a_head_on_the_pooled_vector_gets_the_mean_of_the_coarsest_fused_map(fuse, draw_streams, fused):
     head, features = fuse("a", "b", method="maps", dim=4), draw_streams(2, "a", "b")
 
     found = fused(head, features)

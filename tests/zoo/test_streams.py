@@ -187,11 +187,16 @@ def test_a_table_with_a_column_for_each_input_trains_both_heads(pairs, tmp_path,
     model = two()
     settings = {**RUN, "method": method, **({"epochs": 3, "lr": 0.003} if method == "fine_tuning" else {})}
 
+    before = {name: {k: v.clone() for k, v in one.state_dict().items()} for name, one in model.backbones.items()}
     history = zoo.fit(model, pairs, **settings)
     measured = zoo.evaluate(model, pairs, device="cpu")
 
     assert sum(history.rows.values()) == 24
-    assert measured["colour"]["accuracy"] >= (0.9 if method == "feature_extraction" else 0.5)
+    for name, one in model.backbones.items():
+        same = all(torch.equal(value, before[name][key]) for key, value in one.state_dict().items())
+        assert same == (method == "feature_extraction"), name
+    assert history.epochs[-1].train_loss < history.epochs[0].train_loss
+    assert method == "fine_tuning" or measured["colour"]["accuracy"] >= 0.9
     table = zoo.read(pairs, inputs={"top": "top", "side": "side"})
     again = zoo.load(model.save(tmp_path / "bundle"))
     rows = [{name: table.inputs[name][row] for name in ("top", "side")} for row in range(4)]

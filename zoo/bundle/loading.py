@@ -55,7 +55,7 @@ def load(
         PluginError: If a plugin that it needs is broken.
         ConfigError: If there is no such device.
     """
-    from zoo.model import as_device
+    from zoo.predicting import as_device
 
     place = as_device(device)
     found = open_bundle(bundle_path(path), lambda folder: read_any(folder, members or {}))

@@ -7,7 +7,7 @@
 Importing this room imports neither torch nor pandas, pyarrow, datasets or PIL.
 """
 
-from zoo.data.batching import PRESENT, batched, placed
+from zoo.data.batching import PRESENT, batched, placed, prepared
 from zoo.data.columns import Column, Kind, Value
 from zoo.data.handing import Inputs, Preparer, as_rows
 from zoo.data.labels import check_labels
@@ -42,6 +42,7 @@ __all__ = [
     "open_mask",
     "picture_size",
     "placed",
+    "prepared",
     "read",
     "split_table",
 ]

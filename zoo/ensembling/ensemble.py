@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from zoo.contracts.head import Task
 from zoo.contracts.modules import ModuleMap
-from zoo.data import Inputs, Preparer, as_rows, batched, placed
+from zoo.data import Inputs, Preparer, prepared
 from zoo.ensembling.aligning import Alignment
 from zoo.ensembling.combining import Stack, combined
 from zoo.ensembling.feeding import Feeding
@@ -22,11 +22,10 @@ from zoo.ensembling.spec import EnsembleSpec
 from zoo.ensembling.uncertainty import EnsemblePrediction, uncertainties
 from zoo.ensembling.views import expanded, merged
 from zoo.errors import ConfigError
-from zoo.model import Model, as_device
+from zoo.model import Model
+from zoo.predicting import predict
 
 __all__ = ["Ensemble"]
-
-Prediction = dict[str, EnsemblePrediction]
 
 
 class Ensemble(nn.Module):
@@ -167,12 +166,7 @@ class Ensemble(nn.Module):
 
     def preprocess(self, rows: Sequence[Inputs], pool: ThreadPoolExecutor | None = None) -> dict[str, Any]:
         """Turn rows of samples into the batch that the ensemble takes; as ``Model.preprocess``."""
-        preparers = self.preparers()
-        made: dict[str, list[Any]] = {}
-        for key, preparer in preparers.items():
-            samples = [row.get(preparer.input) for row in rows]
-            made[key] = list((pool.map if pool is not None else map)(preparer.one, samples))
-        return batched(preparers, made)
+        return prepared(self.preparers(), rows, pool)
 
     def shared(self) -> list[tuple[str, ...]]:
         """List the groups of ``member.stream`` whose backbones are the same, so that one of them runs for all."""
@@ -196,31 +190,12 @@ class Ensemble(nn.Module):
             ShapeError: If a tensor does not fit, or members would need different ones.
             ConfigError: If weights must be fitted first, ``batch_size`` is below 1, or the device is not there.
         """
-        if batch_size < 1:
-            raise ConfigError(f"batch_size must be 1 or more, got {batch_size}.")
         self._check_fitted()
-        rows, single = as_rows(pictures, self.modalities)
-        found = [row for part in self._predict_batches(rows, batch_size, device) for row in part]
-        return found[0] if single else found
+        return predict(self, pictures, self._told, batch_size=batch_size, device=device)
 
-    def _predict_batches(
-        self, rows: list[Inputs], batch_size: int, device: str | torch.device | None
-    ) -> Iterator[list[Prediction]]:
-        place = as_device(device) if device is not None else next(self.parameters()).device
-        was_training = self.training
-        self.eval().to(place)
-        try:
-            with torch.no_grad(), ThreadPoolExecutor(max_workers=4) as pool:
-                for start in range(0, len(rows), batch_size):
-                    part = rows[start : start + batch_size]
-                    outputs = self.member_outputs(placed(self.preprocess(part, pool), place))
-                    told = self._told({name: each.cpu() for name, each in outputs.items()})
-                    yield [{name: each[row] for name, each in told.items()} for row in range(len(part))]
-        finally:
-            self.train(was_training)
-
-    def _told(self, outputs: Mapping[str, Tensor]) -> dict[str, list[EnsemblePrediction]]:
-        """Decode what the members gave."""
+    def _told(self, batch: Mapping[str, Any]) -> dict[str, list[EnsemblePrediction]]:
+        """Run the members and decode what they give."""
+        outputs = {name: each.cpu() for name, each in self.member_outputs(batch).items()}
         tasks = self.tasks()
         told = {}
         for name, output in self.combine(outputs).items():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,8 @@ import pytest
 from PIL import Image
 from pydantic import TypeAdapter
 
-from zoo.cli.runfile import RunFile
+from zoo.cli import training
+from zoo.cli.runfile import RunFile, read_run
 
 STREAMS = ("--stream", "top=timm:test_resnet", "--stream", "side=timm:test_vit")
 HEADS = (
@@ -86,6 +89,23 @@ def test_a_run_file_stands_for_options_and_what_is_typed_goes_first(zoo, pairs, 
     assert {name: (one["input"], one["shares"]) for name, one in manifest.items()} == {
         "left": ("top", None), "right": ("side", "left"),
     }  # fmt: skip
+
+
+def test_every_field_of_a_run_file_is_an_option_of_fit(tmp_path):
+    said = {
+        "data": "d", "out": "o", "backbone": "b", "streams": {"a": "b"}, "inputs": {"a": "c"}, "share": {"e": "a"},
+        "heads": ["classifier"], "targets": ["t"], "masks": ["m"], "method": "m", "settings": {"k": 1},
+        "weights": "none", "epochs": 2, "batch_size": 3, "lr": 0.1, "weight_decay": 0.2, "seed": 4, "device": "cpu",
+        "precision": "fp32", "validation": 0.3, "patience": 5, "select": "loss", "augmentation": {"flip": 0.5},
+        "image": "i", "split": "s", "strict": True, "overwrite": True,
+    }  # fmt: skip
+    (tmp_path / "run.json").write_text(json.dumps(said))
+
+    typed = read_run(tmp_path / "run.json")
+
+    assert set(said) == {field.name for field in fields(RunFile)}
+    assert len(typed) == len(said)
+    assert set(typed) <= set(inspect.signature(training.fit).parameters)
 
 
 @pytest.mark.slow
