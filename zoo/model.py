@@ -70,6 +70,8 @@ class Model(nn.Module):
         self.backbones: ModuleMap[Backbone] = ModuleMap(backbones)
         self.heads: ModuleMap[Head] = ModuleMap(heads)
         self.wants = dict(wants)
+        self.input_names = tuple(dict.fromkeys(entry.input for entry in spec.streams.values()))
+        """Names of the inputs, in the order of the streams."""
         self._optional = optional
         self.provenance: dict[str, Any] = {}
         """How the model came to be (method, data, metrics); JSON, kept in its bundle."""
@@ -105,9 +107,9 @@ class Model(nn.Module):
             if (owner, id(seen)) not in passes:
                 own = self.backbones[owner]
                 passes[owner, id(seen)] = own(seen, self.wants[stream]) if run is None else run(stream, seen)
-            found[stream] = replace(passes[owner, id(seen)])
+            found[stream] = passes[owner, id(seen)]
             if self._optional and isinstance(inputs, Mapping):
-                found[stream].present = inputs.get(PRESENT, {}).get(entry.input)
+                found[stream] = replace(found[stream], present=inputs.get(PRESENT, {}).get(entry.input))
         return found
 
     def score(self, features: Mapping[str, Features]) -> dict[str, Tensor]:
@@ -136,11 +138,6 @@ class Model(nn.Module):
     def tasks(self) -> dict[str, Task]:
         """Give all tasks by name, those inside combinators too."""
         return {name: task for head in self.heads.values() for name, task in head.tasks().items()}
-
-    @property
-    def input_names(self) -> tuple[str, ...]:
-        """Names of the inputs, in the order of the streams."""
-        return tuple(dict.fromkeys(entry.input for entry in self.spec.streams.values()))
 
     def _by_stream(self, inputs: Tensor | Mapping[str, Any]) -> Mapping[str, Any]:
         """Give each stream what it sees."""

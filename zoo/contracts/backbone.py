@@ -116,6 +116,7 @@ class Backbone(nn.Module, ABC):
         self.spec = spec
         self.native = native
         self._stages = stages
+        self._typed: tuple[tuple[str, ...], str] = ((), "")
         self.kept: Want | None = None
         """What it was cut to; None while it is whole."""
 
@@ -143,12 +144,29 @@ class Backbone(nn.Module, ABC):
         check_want(self.spec, want)
         self._check_kept(want)
         own = self.dtype
-        return self.extract({n: t.to(own) if t.is_floating_point() else t for n, t in tensors.items()}, want)
+        for name, tensor in tensors.items():
+            if tensor.dtype != own and tensor.is_floating_point():
+                tensors[name] = tensor.to(own)
+        return self.extract(tensors, want)
 
     @property
     def dtype(self) -> torch.dtype:
         """The floating type of its parameters, to which inputs are converted."""
-        return next((p.dtype for p in self.native.parameters() if p.is_floating_point()), torch.float32)
+        held = self._first_parameter()
+        if held is None or not held.is_floating_point():
+            found = next(((name, p) for name, p in self.native.named_parameters() if p.is_floating_point()), None)
+            if found is None:
+                return torch.float32
+            (*path, name), held = found[0].split("."), found[1]
+            self._typed = tuple(path), name
+        return held.dtype
+
+    def _first_parameter(self) -> Tensor | None:
+        """Give the parameter where it was last time: a walk through all modules costs more than a small layer does."""
+        module: nn.Module | None = self.native
+        for name in self._typed[0]:
+            module = module._modules.get(name) if module is not None else None
+        return None if module is None else module._parameters.get(self._typed[1])
 
     def stage_of(self, name: str) -> str:
         """Give the stage of a module, parameter or buffer, by its path in the native module.
@@ -264,7 +282,7 @@ def check_inputs(spec: BackboneSpec, tensors: Mapping[str, Tensor]) -> None:
     Raises:
         ShapeError: If an input is missing or unknown, or has the wrong rank, channels, size or dtype.
     """
-    known = {entry.name: entry for entry in spec.inputs}
+    known = [entry.name for entry in spec.inputs]
     for name in tensors:
         if name not in known:
             raise ShapeError(f"{spec.reference} takes {', '.join(known)}, got an input called {name!r}.")
@@ -277,8 +295,8 @@ def check_inputs(spec: BackboneSpec, tensors: Mapping[str, Tensor]) -> None:
 
 def _check_input(reference: str, entry: InputSpec, tensor: Tensor) -> None:
     shape = tuple(tensor.shape)
-    if tensor.ndim != entry.rank:
-        raise ShapeError(f"{reference} takes {_describe(entry)}, got rank {tensor.ndim} {shape}.")
+    if len(shape) != entry.rank:
+        raise ShapeError(f"{reference} takes {_describe(entry)}, got rank {len(shape)} {shape}.")
     if tensor.is_floating_point() != entry.dtype.startswith("float"):
         got = str(tensor.dtype).removeprefix("torch.")
         raise ShapeError(f"{reference} takes {_describe(entry)} of {entry.dtype}, got {got}.")
@@ -360,7 +378,7 @@ def check_want(spec: BackboneSpec, want: Want) -> None:
         )
     if want.tokens and "tokens" not in spec.capabilities:
         raise CapabilityError(f"{spec.reference} gives no tokens; it gives {', '.join(spec.capabilities)}.")
-    have = [stage.name for stage in spec.maps]
+    have = [stage.name for stage in spec.maps] if want.maps else []
     for name in want.maps:
         if name not in have:
             raise CapabilityError(f"{spec.reference} gives no map {name!r}; its maps are {', '.join(have) or 'none'}.")
