@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick lint types imports format catalogs bench coverage clean
+.PHONY: demo test quick lint types imports format catalogs bench soak coverage clean
 
 demo: $(VENV)/.demo
 	$(BIN)/zoo demo
@@ -40,6 +40,12 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/forward.py
 	$(BIN)/python benchmarks/graphs.py
 	$(BIN)/python benchmarks/sharing.py
+	$(BIN)/python benchmarks/bundles.py
+
+# Bundles under faults, for an hour: thousands of kills, readers and writers at one bundle, every power cut.
+soak: $(VENV)/.test
+	$(BIN)/python benchmarks/faults.py --kills 2000
+	$(BIN)/python -m pytest -m slow tests/zoo/bundle tests/zoo/signing
 
 # Every architecture of the three libraries, ours and the peers': hours; it goes on where it stopped.
 coverage: $(VENV)/.bench

@@ -1,8 +1,9 @@
 """Forward: a zoo model against the library's own module with the same weights, eager, in one process, run in turn.
 
-For each architecture and batch the ratio is the median over rounds of ours to the mean of two of the library's own, made
-alike, one before and one after it; 1.00 means that the uniform interface costs nothing. The control is the ratio of those
-two to each other: what it is off 1.00 is due to where their weights lie in memory. With CUDA the device is synchronised around each run.
+For each architecture and batch the ratio is the median over rounds of ours to the mean of two of the library's own,
+made alike, one before and one after it; 1.00 means that the uniform interface costs nothing. The control is the ratio
+of those two to each other: what it is off 1.00 is due to where their weights lie in memory. With CUDA the device is
+synchronised around each run.
 """
 
 from __future__ import annotations

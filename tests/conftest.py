@@ -25,6 +25,7 @@ torch.set_num_threads(1)  # the runner has as many processes as there are cores
 def own_world(tmp_path, monkeypatch) -> None:
     """Keep a test away from the user's cache and from the network."""
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "zoo-cache"))
+    monkeypatch.setenv("ZOO_STORE", str(tmp_path / "zoo-store"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 

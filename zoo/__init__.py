@@ -52,6 +52,7 @@ _FACE = {
     "StageState": ("zoo.contracts.method", "StageState"),
     "StreamSpec": ("zoo.spec", "StreamSpec"),
     "Table": ("zoo.data", "Table"),
+    "Store": ("zoo.bundle.store", "Store"),
     "Task": ("zoo.contracts.head", "Task"),
     "TaskConfig": ("zoo.contracts.head", "TaskConfig"),
     "UnknownName": ("zoo.errors", "UnknownName"),
@@ -60,8 +61,11 @@ _FACE = {
     "ZooError": ("zoo.errors", "ZooError"),
     "build": ("zoo.assembly", "build"),
     "check_options": ("zoo.spec", "check_options"),
+    "convert": ("zoo.converting.making", "convert"),
+    "diff": ("zoo.bundle.comparing", "diff"),
     "ensemble": ("zoo.ensembling.making", "ensemble"),
     "evaluate": ("zoo.training.evaluation", "evaluate"),
+    "export": ("zoo.exporting.writing", "export"),
     "fit": ("zoo.training.fitting", "fit"),
     "fit_ensemble": ("zoo.training.ensembles", "fit_ensemble"),
     "fit_weights": ("zoo.contracts.weights", "fit_weights"),
@@ -70,15 +74,18 @@ _FACE = {
     "hookimpl": ("zoo.hooks", "hookimpl"),
     "infer_heads": ("zoo.training.heads", "infer_heads"),
     "info": ("zoo.catalog", "info"),
+    "inspect": ("zoo.bundle.inspecting", "inspect"),
     "list": ("zoo.catalog", "list_backbones"),
-    "load": ("zoo.bundle", "load"),
+    "load": ("zoo.remote", "load"),
     "plugins": ("zoo.registry", "list_plugins"),
     "read": ("zoo.data", "read"),
     "resolve": ("zoo.catalog", "resolve"),
-    "save": ("zoo.bundle", "save"),
+    "save": ("zoo.remote", "save"),
+    "sign": ("zoo.bundle", "sign"),
     "soup": ("zoo.training.soups", "soup"),
     "split_table": ("zoo.data", "split_table"),
-    "verify": ("zoo.bundle", "verify"),
+    "upgrade": ("zoo.bundle.upgrading", "upgrade"),
+    "verify": ("zoo.remote", "verify"),
     "wrap": ("zoo.wrapping", "wrap"),
     "zero_loss": ("zoo.contracts.head", "zero_loss"),
 }
@@ -118,6 +125,7 @@ __all__ = [
     "StageMap",
     "StageSpec",
     "StageState",
+    "Store",
     "StreamSpec",
     "Table",
     "Task",
@@ -128,8 +136,11 @@ __all__ = [
     "ZooError",
     "build",
     "check_options",
+    "convert",
+    "diff",
     "ensemble",
     "evaluate",
+    "export",
     "fit",
     "fit_ensemble",
     "fit_weights",
@@ -137,15 +148,18 @@ __all__ = [
     "hookimpl",
     "infer_heads",
     "info",
+    "inspect",
     "list",
     "load",
     "plugins",
     "read",
     "resolve",
     "save",
+    "sign",
     "skip_initialisers",
     "soup",
     "split_table",
+    "upgrade",
     "verify",
     "wrap",
     "zero_loss",
@@ -157,9 +171,11 @@ if TYPE_CHECKING:
     from zoo.assembly import build as build
     from zoo.assembly import head as head
     from zoo.augmentation import Augmentation as Augmentation
-    from zoo.bundle import load as load
-    from zoo.bundle import save as save
-    from zoo.bundle import verify as verify
+    from zoo.bundle import sign as sign
+    from zoo.bundle.comparing import diff as diff
+    from zoo.bundle.inspecting import inspect as inspect
+    from zoo.bundle.store import Store as Store
+    from zoo.bundle.upgrading import upgrade as upgrade
     from zoo.catalog import info as info
     from zoo.catalog import list_backbones as list
     from zoo.catalog import resolve as resolve
@@ -184,6 +200,7 @@ if TYPE_CHECKING:
     from zoo.contracts.method import StageState as StageState
     from zoo.contracts.provider import Provider as Provider
     from zoo.contracts.weights import fit_weights as fit_weights
+    from zoo.converting.making import convert as convert
     from zoo.data import Table as Table
     from zoo.data import read as read
     from zoo.data import split_table as split_table
@@ -200,11 +217,15 @@ if TYPE_CHECKING:
     from zoo.errors import UnknownName as UnknownName
     from zoo.errors import WeightsError as WeightsError
     from zoo.errors import ZooError as ZooError
+    from zoo.exporting.writing import export as export
     from zoo.hooks import hookimpl as hookimpl
     from zoo.model import Model as Model
     from zoo.preprocessing import Preprocessing as Preprocessing
     from zoo.reference import Reference as Reference
     from zoo.registry import list_plugins as plugins
+    from zoo.remote import load as load
+    from zoo.remote import save as save
+    from zoo.remote import verify as verify
     from zoo.spec import BackboneSpec as BackboneSpec
     from zoo.spec import HeadSpec as HeadSpec
     from zoo.spec import InputSpec as InputSpec

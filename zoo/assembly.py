@@ -16,6 +16,7 @@ from zoo.catalog import list_backbones, resolve
 from zoo.contracts.backbone import Backbone, check_want
 from zoo.contracts.drawing import draw_once
 from zoo.contracts.head import Head, HeadContext, Needs
+from zoo.contracts.initialising import are_skipped
 from zoo.contracts.weights import fit_weights, read_weights
 from zoo.errors import CapabilityError, ConfigError, nearest
 from zoo.model import Model
@@ -103,7 +104,7 @@ def build(
     spec = _with_origin(plan_model(backbone, heads, inputs=inputs, share=share), weights)
     wrapped = _wrapped(backbone, weights)
     with nullcontext() if seed is None else torch.random.fork_rng():
-        model = assemble(spec, weights=weights, seed=seed, wrapped=wrapped)
+        model = assemble(spec, weights=weights, seed=seed, given=wrapped)
     return model if floating is None else model.to(dtype=floating)
 
 
@@ -222,7 +223,7 @@ def assemble(
     *,
     weights: str | Path | None,
     seed: int | None = None,
-    wrapped: Mapping[str, Backbone] | None = None,
+    given: Mapping[str, Backbone] | None = None,
 ) -> Model:
     """Build a model from its whole spec; with ``weights=None`` this needs no network.
 
@@ -231,7 +232,8 @@ def assemble(
         weights: As for :func:`build`.
         seed: Seed of random weights, set in torch's global generator before each head and each backbone, so that what
             one starts with does not depend on the others.
-        wrapped: Stream to backbone, for those whose module comes from the user's own code.
+        given: Stream to backbone, for those that are there already: modules of the user's own code, or of another
+            model.
 
     Raises:
         UnknownName: If a provider or head type is not installed.
@@ -256,10 +258,12 @@ def assemble(
     for stream, entry in owners.items():
         _sow(seed, f"backbones.{stream}")
         if entry.backbone.provider == WRAPPED:
-            backbones[stream] = _own_module(stream, entry.backbone, weights, wrapped or {})
+            backbones[stream] = _own_module(stream, entry.backbone, weights, given or {})
+        elif stream in (given or {}):
+            backbones[stream] = (given or {})[stream]
         else:
             provider = registry().provider(entry.backbone.provider)
-            with draw_once() if weights is None else nullcontext():
+            with draw_once() if weights is None and not are_skipped() else nullcontext():
                 backbones[stream] = provider.build(entry.backbone, weights=weights)
     return Model(spec, backbones, heads, wants, _optional(spec, heads, context)).eval()
 

@@ -20,6 +20,7 @@ A message is one sentence or two: what must hold, what came, what to do.
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 __all__ = [
@@ -33,12 +34,18 @@ __all__ = [
     "UnknownName",
     "WeightsError",
     "ZooError",
+    "escape",
     "nearest",
 ]
 
+_JOINERS = "\u200c\u200d"  # harmless, and needed to write some scripts
+
 
 class ZooError(Exception):
-    """The root of every error that zoo raises on purpose."""
+    """The root of every error that zoo raises on purpose; texts of others in its message cannot steer a terminal."""
+
+    def __str__(self) -> str:
+        return escape(super().__str__(), keep="\n\t")
 
 
 class InvalidReference(ZooError, ValueError):
@@ -75,6 +82,30 @@ class DataError(ZooError, ValueError):
 
 class BundleError(ZooError, ValueError):
     """Raised when a bundle is missing, cut, edited, from a newer version, or needs a plugin that is not there."""
+
+    def __str__(self) -> str:
+        return super().__str__().replace("\n", " ").replace("\t", " ")
+
+
+def escape(text: str, *, keep: str = "") -> str:
+    r"""Write control, direction and other invisible characters as escapes.
+
+    Args:
+        text: What may come from a stranger.
+        keep: Characters that stay as they are.
+
+    Example:
+        >>> print(escape("red\x1b[31m\n"))
+        red\x1b[31m\n
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(letter if letter in keep else _visible(letter) for letter in text)
+
+
+def _visible(letter: str) -> str:
+    hidden = unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp") and letter not in _JOINERS
+    return letter.encode("unicode_escape").decode("ascii") if hidden else letter
 
 
 def nearest(name: str, known: Iterable[str], *, most: int = 8) -> list[str]:

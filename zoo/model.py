@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -326,11 +326,19 @@ class Model(nn.Module):
 
     # --- saving
 
-    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+    def save(
+        self,
+        path: str | Path,
+        *,
+        overwrite: bool = False,
+        kind: Literal["full", "delta"] | None = None,
+        base: Model | str | Path | None = None,
+        probe: bool = True,
+    ) -> Path | str:
         """Save the model as a bundle; see ``zoo.save``."""
         import zoo
 
-        return zoo.save(self, path, overwrite=overwrite)
+        return zoo.save(self, path, overwrite=overwrite, kind=kind, base=base, probe=probe)
 
     def task(self, name: str) -> Task:
         """Find a task by name.

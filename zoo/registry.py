@@ -10,7 +10,9 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib.metadata import EntryPoint, entry_points
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Plugin", "PluginStatus", "Registry", "list_plugins", "registry"]
 
 Kind = Literal["heads", "methods"]
+_asked: ContextVar[frozenset[str] | None] = ContextVar("zoo_asked_plugins", default=None)
 
 
 @dataclass
@@ -205,8 +208,24 @@ class Registry:
         return dict(sorted(found.items()))
 
     def usable(self) -> list[Plugin]:
-        """List the plugins whose name has one claim."""
-        return [claims[0] for claims in self.claims.values() if len(claims) == 1]
+        """List the plugins whose name has one claim; inside :meth:`asking`, those of them that may be asked."""
+        asked = _asked.get()
+        return [
+            claims[0] for name, claims in self.claims.items() if len(claims) == 1 and (asked is None or name in asked)
+        ]
+
+    @contextmanager
+    def asking(self, names: Iterable[str]) -> Iterator[None]:
+        """Ask only some plugins for heads and methods, in this thread; no other is imported to see what it gives.
+
+        Args:
+            names: Their names; those that are not installed are passed over.
+        """
+        token = _asked.set(frozenset(names))
+        try:
+            yield
+        finally:
+            _asked.reset(token)
 
     def _load(self, name: str, kind: Kind, base: Any) -> Any:
         plugin = self.owner(kind, name)

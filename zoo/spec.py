@@ -7,6 +7,7 @@ Frozen dataclasses inside; at the boundary of a file pydantic reads and writes t
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -274,20 +275,20 @@ class ModelSpec:
         """Check that names are usable and unique."""
         if not self.streams:
             raise ConfigError("A model must have at least one stream, got none.")
+        inputs = {entry.input for entry in self.streams.values()}
         for name, entry in self.streams.items():
             check_name("stream", name)
             check_name("input", entry.input)
             if "present" in (name, entry.input):
                 raise ConfigError("No stream or input may be called 'present', which says which samples have an input.")
-            self._check_stream(name, entry)
-        names = [head.name for head in self.heads]
-        for name in names:
-            if names.count(name) > 1:
+            self._check_stream(name, entry, inputs)
+        for name, count in Counter(head.name for head in self.heads).items():
+            if count > 1:
                 raise ConfigError(f"Two heads are called {name!r}; give each its own name.")
 
-    def _check_stream(self, name: str, entry: StreamSpec) -> None:
+    def _check_stream(self, name: str, entry: StreamSpec, inputs: set[str]) -> None:
         """Refuse a stream whose name is an input of others, or that shares what it cannot."""
-        if entry.input != name and any(other.input == name for other in self.streams.values()):
+        if entry.input != name and name in inputs:
             raise ConfigError(f"The stream {name!r} is called like an input that it does not read; rename one of them.")
         if entry.shares is None:
             return

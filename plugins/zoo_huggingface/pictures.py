@@ -58,6 +58,8 @@ def make_processor(found: Mapping[str, Any], model_type: str) -> Any:
     name = _name(found, model_type)
     if name is None:
         raise Unsayable("its file names no image processor.")
+    if not name.isidentifier() or "ImageProcessor" not in name:  # transformers would import any of its names
+        raise Unsayable(f"transformers has no image processor {name!r}.")
     with quiet():
         cls = get_image_processor_class_from_name(name)
         if not (isinstance(cls, type) and issubclass(cls, BaseImageProcessor)) or not _is_own(cls):

@@ -7,6 +7,7 @@ passes: :func:`clean` drops it from what a hub or folder says, and :meth:`Plan.r
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -37,6 +38,9 @@ _REFUSED = frozenset(
     }
 )
 _REFUSED_BEGINNINGS = ("_", "custom_", "attn_implementation", "experts_implementation", "kernel", "use_kernel")
+_NAMED = ("backbone", "architecture", "backbone_name", "model_name")
+"""Where a config may name another model."""
+_LOCAL = re.compile(r"[\w.-]*", re.ASCII)
 _PIECES = ("model_type", "part", "pooling", "config")
 _ANATOMY = ("taps", "sources", "unused", "resting", "begins", "moved", "idle")
 # What says nothing of the architecture, or is derived from the rest when a config is made.
@@ -109,8 +113,8 @@ class Plan:
                 f"{who}: its construction must hold {', '.join((*_PIECES, *_ANATOMY))}, and nothing else."
             )
         plan = cls(**{key: construction[key] for key in _PIECES})
-        for key in _keys(plan.config):
-            if _refused(key):
+        for holder, key in _entries(plan.config):
+            if _refused(key) or (key in _NAMED and _is_elsewhere(holder, key)):
                 raise ConfigError(f"{who}: its construction holds {key!r}, which zoo never passes to transformers.")
         known_type(who, str(plan.model_type))
         rule = rule_of(who, plan.model_type, plan.part)
@@ -227,14 +231,24 @@ def _refused(key: str) -> bool:
     return key in _REFUSED or key.startswith(_REFUSED_BEGINNINGS)
 
 
-def _keys(value: Any) -> Iterator[str]:
+def _entries(value: Any) -> Iterator[tuple[Mapping[str, Any], str]]:
+    """Walk the keys at every level, each with what holds it."""
     if isinstance(value, Mapping):
         for key, item in value.items():
-            yield str(key)
-            yield from _keys(item)
+            yield value, str(key)
+            yield from _entries(item)
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from _keys(item)
+            yield from _entries(item)
+
+
+def _is_elsewhere(holder: Mapping[str, Any], key: str) -> bool:
+    """Say whether transformers or timm would look in a folder or on the hub for the model that a key names."""
+    name = holder[key]
+    if not isinstance(name, str):
+        return False
+    asked = key == "backbone" and holder.get("backbone_config") is None and holder.get("model_type") != "timm_backbone"
+    return asked or _LOCAL.fullmatch(name) is None
 
 
 def _poolings(rule: Rule, config: Any, given: Mapping[str, Any]) -> tuple[str, ...]:

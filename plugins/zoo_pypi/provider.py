@@ -13,7 +13,7 @@ from zoo.contracts.catalog import Catalog, CatalogEntry
 from zoo.contracts.initialising import skip_initialisers
 from zoo.contracts.provider import Provider
 from zoo.contracts.weights import fit_weights
-from zoo.errors import UnknownName, nearest
+from zoo.errors import ConfigError, UnknownName, nearest
 from zoo.preprocessing import Preprocessing
 from zoo.reference import Reference
 from zoo.registry import registry
@@ -82,7 +82,7 @@ class PypiProvider(Provider):
         blue, times ``3 / in_channels``; for one channel that is the sum.
         """
         package = _package(Reference.parse(spec.reference))
-        inner = _delegated(spec)
+        inner = _delegated(spec, package)
         delegate = registry().provider(inner.provider)
         if weights != "pretrained":
             backbone = delegate.build(inner, weights=weights)
@@ -112,10 +112,17 @@ def _package(reference: Reference) -> Package:
     return package
 
 
-def _delegated(spec: BackboneSpec) -> BackboneSpec:
-    """Give the spec as the delegate made it, as far as building goes."""
+def _delegated(spec: BackboneSpec, package: Package) -> BackboneSpec:
+    """Give the spec as the delegate made it, as far as building goes.
+
+    Raises:
+        ConfigError: If it is another than the package's, as a stranger's bundle might say.
+    """
     construction = {key: value for key, value in spec.construction.items() if key != DELEGATE}
-    reference = Reference.parse(spec.construction[DELEGATE])
+    reference = Reference.parse(str(spec.construction.get(DELEGATE)))
+    expected = Reference.parse(package.delegate)
+    if (reference.provider, reference.name) != (expected.provider, expected.name):
+        raise ConfigError(f"{spec.reference}: the spec's construction must hold {expected}, got {reference}.")
     return replace(spec, reference=str(reference), provider=reference.provider, construction=construction)
 
 

@@ -27,6 +27,7 @@ def workplace(tmp_path, monkeypatch) -> Path:
     Image.open(tmp_path / "photos/cat/00.jpg").save(tmp_path / "cat.jpg")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / ".cache"))
+    monkeypatch.setenv("ZOO_STORE", str(tmp_path / ".store"))
     return tmp_path
 
 

@@ -296,3 +296,21 @@ def test_the_list_of_plugins_says_how_each_is_and_never_raises(registry_with):
     assert by_name["other"].heads == ("wide",)
     assert by_name["timm"].provider
     assert by_name["timm"].ok
+
+
+def test_only_some_plugins_are_asked_for_heads_where_that_is_wanted(registry_with):
+    asked = []
+
+    def zoo_heads():
+        asked.append(True)
+        return {}
+
+    known = registry_with("stranger", zoo_heads=zoo_heads)
+    with known.asking(["heads"]):
+        assert known.owner("heads", "classifier").name == "heads"
+        assert "stranger" not in [plugin.name for plugin in known.usable()]
+    assert asked == []
+    with known.asking(["stranger"]), pytest.raises(UnknownName, match="No head is called 'classifier'"):
+        known.owner("heads", "classifier")
+    assert asked == [True]
+    assert known.owner("heads", "classifier").name == "heads"

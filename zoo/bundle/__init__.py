@@ -8,19 +8,21 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-__all__ = ["Report", "load", "save", "verify"]
+__all__ = ["Report", "load", "save", "sign", "verify"]
 
 # public name -> the module that has it
 _FACE = {
     "Report": "zoo.bundle.verifying",
     "load": "zoo.bundle.loading",
     "save": "zoo.bundle.saving",
+    "sign": "zoo.bundle.signing",
     "verify": "zoo.bundle.verifying",
 }
 
 if TYPE_CHECKING:
     from zoo.bundle.loading import load as load
     from zoo.bundle.saving import save as save
+    from zoo.bundle.signing import sign as sign
     from zoo.bundle.verifying import Report as Report
     from zoo.bundle.verifying import verify as verify
 else:

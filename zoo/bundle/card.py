@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from huggingface_hub import ModelCardData
-
+from zoo.bundle.hub_data import card_data, numbers
+from zoo.bundle.inspecting import flat_heads
 from zoo.ensembling.spec import EnsembleSpec
 from zoo.spec import BackboneSpec, HeadSpec, ModelSpec
 from zoo.wrapping import WRAPPED
@@ -16,8 +16,6 @@ __all__ = ["ensemble_card", "escape", "make_card"]
 
 MOST_CLASSES = 50
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#|~&!])")
-_HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(@[\w.-]+)?", re.ASCII)
-_HUB_LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 
 
 def make_card(spec: ModelSpec, provenance: Mapping[str, Any]) -> str:
@@ -27,7 +25,7 @@ def make_card(spec: ModelSpec, provenance: Mapping[str, Any]) -> str:
         spec: The model as data.
         provenance: How it came to be; numbers under ``metrics`` become a table.
     """
-    metrics = list(_numbers(provenance.get("metrics")))
+    metrics = list(numbers(provenance.get("metrics")))
     parts = [
         "# A zoo model",
         _sentence(spec),
@@ -41,7 +39,9 @@ def make_card(spec: ModelSpec, provenance: Mapping[str, Any]) -> str:
     if metrics:
         rows = [(name, f"{value:.6g}") for name, value in metrics]
         parts.append("## Metrics\n\n" + _table(("metric", "value"), rows))
-    return f"---\n{_data(spec, metrics).to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"
+    return (
+        f"---\n{card_data([spec], list(_flat(spec.heads)), provenance).to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"
+    )
 
 
 def ensemble_card(spec: EnsembleSpec, provenance: Mapping[str, Any]) -> str:
@@ -55,18 +55,20 @@ def ensemble_card(spec: EnsembleSpec, provenance: Mapping[str, Any]) -> str:
         )
         for n, member in enumerate(spec.members)
     ]
-    metrics = [(name, f"{value:.6g}") for name, value in _numbers(provenance.get("metrics"))]
+    metrics = [(name, f"{value:.6g}") for name, value in numbers(provenance.get("metrics"))]
     call = 'ensemble = zoo.load("path/to/this/folder")\nprint(ensemble.predict("picture.jpg"))'
     code = f"```python\nimport zoo\n\n{call}\n```"
     parts = [
         "# A zoo ensemble",
-        f"{len(rows)} models as one, combined by: {spec.combine}. Saved by zoo (`pip install headzoo`).",
+        f"{len(rows)} models as one, combined by: {escape(spec.combine)}. Saved by zoo (`pip install headzoo`).",
         f"## Load it\n\n{code}",
         "## Members\n\n" + _table(("member", "backbone", "heads", "weight"), rows),
     ]
     if metrics:
         parts.append("## Metrics\n\n" + _table(("metric", "value"), metrics))
-    data = ModelCardData(library_name="zoo", tags=["ensemble", "zoo"])
+    models = [member.model for member in spec.members]
+    heads = list(_flat(models[0].heads)) if models else []
+    data = card_data(models, heads, provenance, tags=["ensemble"])
     return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"
 
 
@@ -96,26 +98,6 @@ def escape(text: object) -> str:
     return _SPECIAL.sub(r"\\\1", shown)
 
 
-def _data(spec: ModelSpec, metrics: Sequence[tuple[str, float]]) -> ModelCardData:
-    backbones = [stream.backbone for stream in spec.streams.values()]
-    sources = sorted({found[1] for one in backbones if (found := _HUB_ID.fullmatch(one.weights or "")) is not None})
-    licenses = sorted({one.license.lower() for one in backbones if one.license})
-    known = len(licenses) == 1 and _HUB_LICENSE.fullmatch(licenses[0]) is not None
-    return ModelCardData(
-        library_name="zoo",
-        base_model=sources or None,
-        license=licenses[0] if known else ("other" if licenses else None),
-        tags=sorted({"zoo", *(one.library for one in backbones), *(one.architecture for one in backbones)}),
-        pipeline_tag="image-classification" if _classifies_images(spec) else None,
-        metrics=sorted({name.rpartition(".")[2] for name, _ in metrics}) or None,
-    )
-
-
-def _classifies_images(spec: ModelSpec) -> bool:
-    pictures = all(stream.backbone.modality == "image" for stream in spec.streams.values())
-    return pictures and any(one.config.get("classes") for one in _flat(spec.heads))
-
-
 def _sentence(spec: ModelSpec) -> str:
     backbones = " and ".join(escape(stream.backbone.reference) for stream in spec.streams.values())
     heads = ", ".join(escape(head.name) for head in spec.heads) or "none; it gives features"
@@ -139,11 +121,7 @@ def _heads(heads: Sequence[HeadSpec]) -> Iterator[tuple[object, ...]]:
 
 def _flat(heads: Sequence[HeadSpec]) -> Iterator[HeadSpec]:
     """Walk heads, and those inside combinators."""
-    for head in heads:
-        yield head
-        inner = head.config.get("heads")
-        if isinstance(inner, (list, tuple)):
-            yield from _flat([HeadSpec.of(one) for one in inner if isinstance(one, Mapping) and "type" in one])
+    return (head for head, _ in flat_heads(heads))
 
 
 def _recipes(spec: ModelSpec) -> Iterator[tuple[object, ...]]:
@@ -157,14 +135,6 @@ def _recipes(spec: ModelSpec) -> Iterator[tuple[object, ...]]:
 
 def _few(values: Sequence[float]) -> str:
     return ", ".join(f"{value:.4g}" for value in values)
-
-
-def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _numbers(inner, f"{name}.{key}" if name else str(key))
-    elif name and isinstance(value, (int, float)) and not isinstance(value, bool):
-        yield name, float(value)
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

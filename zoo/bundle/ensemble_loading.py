@@ -83,7 +83,7 @@ def read_members(
     Raises:
         BundleError: If anything is missing, cut, edited or from a newer zoo, or a member is another bundle.
     """
-    from zoo.bundle.tensors import decode
+    from zoo.bundle.reading import read_file
 
     referred = [entry.name for entry in manifest.members if entry.path is not None]
     for name in members:
@@ -112,8 +112,11 @@ def read_members(
     stacks: Mapping[str, Tensor] = {}
     for name, file in manifest.files.items():
         if not name.startswith("members/"):
-            data = folder.read(name, file)
-            stacks = decode(data, f"{folder.path}/{name}") if name == STACKS else stacks
+            if name == STACKS:
+                with folder.file(name, file) as opened:
+                    stacks = read_file(opened)
+            else:
+                folder.read(name, file)
     return EnsembleContents(manifest, found, origins, stacks)
 
 

@@ -11,7 +11,7 @@ from zoo.bundle.manifest import EnsembleManifest, FileEntry, Manifest, MemberEnt
 from zoo.bundle.paths import MANIFEST, STACKS
 from zoo.bundle.plain_json import canonical, plain
 from zoo.bundle.rebuilding import states_of
-from zoo.bundle.saving import components_of, created, describe, write
+from zoo.bundle.saving import components_of, created, write
 from zoo.bundle.staging import staged
 from zoo.bundle.tensors import encode, snapshot
 from zoo.ensembling.ensemble import Ensemble
@@ -22,7 +22,7 @@ from zoo.spec import to_json
 __all__ = ["save_ensemble"]
 
 
-def save_ensemble(ensemble: Ensemble, target: Path, *, overwrite: bool, refer: bool) -> None:
+def save_ensemble(ensemble: Ensemble, target: Path, *, overwrite: bool, refer: bool, probe: bool = True) -> None:
     """Write the bundle of an ensemble, all at once or not at all.
 
     Args:
@@ -30,6 +30,7 @@ def save_ensemble(ensemble: Ensemble, target: Path, *, overwrite: bool, refer: b
         target: The bundle's folder.
         overwrite: Whether to replace a bundle that is there.
         refer: Whether to keep only where the members' bundles are.
+        probe: Whether to run the members on the probe.
 
     Raises:
         BundleError: If a member cannot be kept as it is, or to be referred to has no bundle that is the same as it.
@@ -40,9 +41,9 @@ def save_ensemble(ensemble: Ensemble, target: Path, *, overwrite: bool, refer: b
         files: dict[str, FileEntry] = {}
         for name, model in () if refer else ensemble.members.items():
             place = f"members/{name}/"
-            written = write(describe(model), folder, place)
+            written = write(model, folder, place, probe=probe)
             files |= written
-            members[name] = MemberEntry(name=name, id=written[place + MANIFEST].sha256)
+            members[name] = MemberEntry(name=name, id=written[place + MANIFEST].blake3)
         if len(ensemble.stacks):
             states = {STACKS: ensemble.stacks.state_dict()}
             files[STACKS] = folder.write(STACKS, encode(snapshot(states).files[STACKS]))

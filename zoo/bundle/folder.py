@@ -6,20 +6,24 @@ happens to the path meanwhile; a reader that loses the race against the removal 
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
+import fcntl
 import os
 import stat
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeVar
 
+from zoo.bundle.hashing import digest_of
 from zoo.bundle.manifest import MOST_BYTES, EnsembleManifest, FileEntry, Manifest, read
-from zoo.bundle.paths import MANIFEST
+from zoo.bundle.paths import MANIFEST, MOST_PATH
 from zoo.bundle.publishing import recover
+from zoo.bundle.remembering import recall, remember
 from zoo.errors import BundleError
 
-__all__ = ["BundleFolder", "open_bundle"]
+__all__ = ["BundleFolder", "OpenFile", "open_bundle"]
 
 ATTEMPTS = 5
 _CHUNK = 2**30
@@ -40,6 +44,8 @@ def open_bundle(path: Path, use: Callable[[BundleFolder], Result]) -> Result:
     for attempt in range(ATTEMPTS):
         try:
             with BundleFolder(path) as folder:
+                if attempt:
+                    folder.ask_to_wait()
                 try:
                     return use(folder)
                 except BundleError:
@@ -68,12 +74,18 @@ class BundleFolder:
     def __init__(self, path: Path, fd: int | None = None) -> None:
         self.path = path
         self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if fd is None else fd
+        self._manifest: tuple[Manifest | EnsembleManifest, str] | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         os.close(self._fd)
+
+    def ask_to_wait(self) -> None:
+        """Ask whoever replaces the folder not to remove it for a while; where that cannot be asked, nothing is done."""
+        with contextlib.suppress(OSError):
+            fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
     def was_replaced(self) -> bool:
         """Say whether the path now leads to another folder than the one that is open."""
@@ -99,21 +111,23 @@ class BundleFolder:
             raise BundleError(f"{self.path}/{path} cannot be read as a bundle: {error.strerror}. {_AGAIN}") from error
 
     def manifest(self) -> tuple[Manifest | EnsembleManifest, str]:
-        """Read the manifest.
+        """Read the manifest, once: it is that of the generation that is open.
 
         Returns:
-            The manifest, and the bundle's id: sha256 of ``zoo.json``.
+            The manifest, and the bundle's id: BLAKE3 of ``zoo.json``.
 
         Raises:
             BundleError: If it is missing, damaged, edited, or from a newer zoo.
         """
-        try:
-            data = self._read(MANIFEST, most=MOST_BYTES)
-        except FileNotFoundError as error:
-            raise BundleError(
-                f"{self.path} is no bundle: it has no {MANIFEST}. Give the folder that zoo.save wrote."
-            ) from error
-        return read(data, f"{self.path}/{MANIFEST}"), hashlib.sha256(data).hexdigest()
+        if self._manifest is None:
+            try:
+                data = self._read(MANIFEST, most=MOST_BYTES)
+            except FileNotFoundError as error:
+                raise BundleError(
+                    f"{self.path} is no bundle: it has no {MANIFEST}. Give the folder that zoo.save wrote."
+                ) from error
+            self._manifest = read(data, f"{self.path}/{MANIFEST}"), digest_of(data)
+        return self._manifest
 
     def read(self, path: str, entry: FileEntry) -> bytes:
         """Read a file in one pass, and compare it with what the manifest says of it.
@@ -125,18 +139,48 @@ class BundleFolder:
         Raises:
             BundleError: If it is missing, no regular file, or not what was saved.
         """
+        with self.file(path, entry) as opened:
+            data = _all(opened.fd, entry.size)
+            opened.check(digest_of(data) if len(data) == entry.size else "")
+            return data
+
+    @contextlib.contextmanager
+    def file(self, path: str, entry: FileEntry) -> Iterator[OpenFile]:
+        """Open a file that has the size that the manifest says.
+
+        Args:
+            path: Its path in the bundle, checked already.
+            entry: Its size and digest.
+
+        Raises:
+            BundleError: If it is missing, no regular file, or of another size.
+        """
         where = f"{self.path}/{path}"
         try:
-            data = self._read(path, most=entry.size)
+            fd = self._regular(path)
         except FileNotFoundError as error:
-            raise BundleError(f"{where} is missing. Get the bundle again, or save the model again.") from error
-        if len(data) != entry.size:
-            raise BundleError(f"{where} must have {entry.size} bytes, got {len(data)}: it was cut. {_AGAIN}")
-        if hashlib.sha256(data).hexdigest() != entry.sha256:
-            raise BundleError(f"{where} is not what was saved: it was edited or is damaged. {_AGAIN}")
-        return data
+            raise BundleError(f"{where} is missing. {_AGAIN}") from error
+        try:
+            found = os.fstat(fd)
+            if found.st_size != entry.size:
+                raise BundleError(
+                    f"{where} must have {entry.size} bytes, got {found.st_size}: it was cut or grew. {_AGAIN}"
+                )
+            yield OpenFile(fd, where, entry, found)
+        finally:
+            os.close(fd)
 
     def _read(self, path: str, *, most: int) -> bytes:
+        fd = self._regular(path)
+        try:
+            size = os.fstat(fd).st_size
+            if size > most:
+                raise BundleError(f"{self.path}/{path} must have {most} bytes at the most, got {size}. {_AGAIN}")
+            return _all(fd, size)
+        finally:
+            os.close(fd)
+
+    def _regular(self, path: str) -> int:
         where = f"{self.path}/{path}"
         try:
             fd = self._open(path)
@@ -144,15 +188,10 @@ class BundleFolder:
             raise
         except OSError as error:
             raise BundleError(f"{where} must be a regular file, no link and no device: {error.strerror}.") from error
-        try:
-            found = os.fstat(fd)
-            if not stat.S_ISREG(found.st_mode):
-                raise BundleError(f"{where} must be a regular file, no link and no device.")
-            if found.st_size > most:
-                raise BundleError(f"{where} must have {most} bytes at the most, got {found.st_size}. {_AGAIN}")
-            return _all(fd, found.st_size)
-        finally:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
+            raise BundleError(f"{where} must be a regular file, no link and no device.")
+        return fd
 
     def _open(self, path: str, last: int = os.O_NONBLOCK) -> int:
         """Open a file, or a folder, step by step, following no link."""
@@ -167,8 +206,51 @@ class BundleFolder:
         return fd
 
     def listing(self) -> list[str]:
-        """List everything in the folder that is no directory, sorted; links are not followed."""
+        """List everything in the folder that is no directory, sorted; links are not followed.
+
+        A directory whose path is too long for a bundle's file is listed itself, with a ``/`` at its end.
+        """
         return sorted(_walk(self._fd, ""))
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """A file of a bundle that is open for reading.
+
+    Args:
+        fd: Its descriptor.
+        where: Its path, for messages.
+        entry: What the manifest says of it.
+        found: Its state when it was opened.
+    """
+
+    fd: int
+    where: str
+    entry: FileEntry
+    found: os.stat_result
+
+    def check(self, blake3: str) -> None:
+        """Compare the digest of the bytes that were read with the manifest's.
+
+        Raises:
+            BundleError: If it is another.
+        """
+        if blake3 != self.entry.blake3:
+            raise BundleError(f"{self.where} is not what was saved: it was edited or is damaged. {_AGAIN}")
+
+    def is_known(self) -> bool:
+        """Say whether it was read and found well before, and is unchanged since."""
+        return recall(self.found) == self.entry.blake3
+
+    def settle(self, blake3: str) -> None:
+        """Compare as :meth:`check` does, and remember that it is well."""
+        self.check(blake3)
+        if _times(os.fstat(self.fd)) == _times(self.found):
+            remember(self.found, blake3)
+
+
+def _times(found: os.stat_result) -> tuple[int, int, int]:
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 _AGAIN = "Get the bundle again, or save the model again."
@@ -187,7 +269,9 @@ def _walk(fd: int, prefix: str) -> Iterator[str]:
     with os.scandir(fd) as entries:
         found = list(entries)
     for entry in found:
-        if entry.is_dir(follow_symlinks=False):
+        if entry.is_dir(follow_symlinks=False) and len(prefix) + len(entry.name) > MOST_PATH:
+            yield f"{prefix}{entry.name}/"  # nothing in it can be a bundle's, however deep it goes
+        elif entry.is_dir(follow_symlinks=False):
             inner = os.open(entry.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
             try:
                 yield from _walk(inner, f"{prefix}{entry.name}/")

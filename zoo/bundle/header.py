@@ -14,7 +14,7 @@ from typing import Any
 from zoo.bundle.plain_json import parse
 from zoo.errors import BundleError
 
-__all__ = ["DTYPES", "Entry", "read_header"]
+__all__ = ["DTYPES", "Entry", "header_length", "read_entries", "read_header"]
 
 MOST_HEADER = 16 * 2**20
 MOST_TENSORS = 100_000
@@ -74,11 +74,38 @@ def read_header(data: bytes, where: str) -> dict[str, Entry]:
         BundleError: If the header is cut or too long, has too many tensors, unusable names, unknown dtypes or
             impossible shapes, or if the tensors do not fill the file exactly.
     """
-    length = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or not 2 <= length <= min(MOST_HEADER, len(data) - 8) or data[8:9] != b"{":
-        raise _damaged(where, f"its header cannot have {length} of {len(data)} bytes")
-    text = data[8 : 8 + length]
-    if text.count(b'"data_offsets"') > MOST_TENSORS:
+    length = header_length(data[:8], len(data), where)
+    return read_entries(data[8 : 8 + length], len(data), where)
+
+
+def header_length(start: bytes, size: int, where: str) -> int:
+    """Give the length of a header from the first 8 bytes of its file.
+
+    Args:
+        start: These bytes.
+        size: The size of the file, in bytes.
+        where: Its path, for the message.
+
+    Raises:
+        BundleError: If a header cannot be so long.
+    """
+    length = int.from_bytes(start, "little")
+    if len(start) < 8 or not 2 <= length <= min(MOST_HEADER, size - 8):
+        raise _damaged(where, f"its header cannot have {length} of {size} bytes")
+    return length
+
+
+def read_entries(text: bytes, size: int, where: str) -> dict[str, Entry]:
+    """Read the text of a header, the bytes behind the first 8; the arguments and errors are as above.
+
+    Args:
+        text: The header.
+        size: The size of the whole file, in bytes.
+        where: Its path, for the message.
+    """
+    if text[:1] != b"{":
+        raise _damaged(where, f"its header cannot begin with {text[:1]!r}")
+    if text.count(b"{") > MOST_TENSORS + 2:  # one a tensor, however else it is spelt; before any of it is parsed
         raise _damaged(where, f"it has more than {MOST_TENSORS} tensors")
     header = parse(text, where, most=MOST_HEADER, depth=4)
     metadata = header.pop("__metadata__", {})
@@ -86,8 +113,9 @@ def read_header(data: bytes, where: str) -> dict[str, Entry]:
         raise _damaged(where, "its metadata must be texts")
     if len(header) > MOST_TENSORS:
         raise _damaged(where, f"it has more than {MOST_TENSORS} tensors")
-    entries = {name: _entry(name, raw, 8 + length, where) for name, raw in header.items()}
-    _check_filled(entries, 8 + length, len(data), where)
+    base = 8 + len(text)
+    entries = {name: _entry(name, raw, base, where) for name, raw in header.items()}
+    _check_filled(entries, base, size, where)
     return entries
 
 
@@ -116,6 +144,8 @@ def _entry(name: str, raw: Any, base: int, where: str) -> Entry:
     if not _naturals(shape) or len(shape) > 16 or not _naturals(offsets) or len(offsets) != 2:
         raise _damaged(where, f"{name!r} has an impossible shape or offsets")
     torch_name, size = DTYPES[dtype]
+    if math.prod(max(1, length) for length in shape) * size >= 2**63:
+        raise _damaged(where, f"{name!r} has a shape that overflows")
     if math.prod(shape) * size != offsets[1] - offsets[0]:
         raise _damaged(where, f"{name!r} has another size than its shape")
     return Entry(torch_name, tuple(shape), base + offsets[0], base + offsets[1])

@@ -1,24 +1,25 @@
 """The manifest, ``zoo.json``: what a bundle is, every file of it, and all that rebuilding the model needs.
 
 Pydantic reads it strictly; inside it is plain frozen dataclasses. It has one spelling (sorted keys, no spaces) and
-carries its own checksum, so that no single changed bit goes unseen. sha256 of the file is the bundle's id.
+carries its own checksum, so that no single changed bit goes unseen. BLAKE3 of the file is the bundle's id.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from zoo.bundle.paths import MANIFEST, NATIVE, check_paths
+from zoo.bundle.hashing import digest_of
+from zoo.bundle.paths import DELTA, MANIFEST, NATIVE, OWN, check_paths, is_hint
 from zoo.bundle.plain_json import canonical, parse, plain
 from zoo.ensembling.spec import EnsembleSpec
 from zoo.errors import BundleError, ConfigError
-from zoo.spec import ModelSpec, from_json, to_json
+from zoo.spec import BackboneSpec, ModelSpec, from_json, to_json
 
 __all__ = [
+    "Base",
     "Component",
     "Created",
     "EnsembleManifest",
@@ -28,6 +29,7 @@ __all__ = [
     "PluginEntry",
     "Probe",
     "ProbeOutput",
+    "STATE",
     "dump",
     "read",
 ]
@@ -35,8 +37,8 @@ __all__ = [
 FORMAT_VERSION = "1.0"
 MOST_BYTES = 4 * 2**20
 _VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})", re.ASCII)
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_STATE = re.compile(r"zsd1:sha256:[0-9a-f]{64}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+STATE = re.compile(r"zsd1:blake3:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,16 +95,33 @@ class Component:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    """The tensors that a backbone of a delta bundle differs from; those that differ are in its ``delta.safetensors``.
+
+    Args:
+        state_digest: What they are; nothing else is taken for them.
+        label: What they are for a reader: the reference of the library's weights, or a bundle.
+        path: The bundle that has them too, relative to this one's folder, with ``/``; None if there is none.
+        left_out: Names of those that the model has not.
+    """
+
+    state_digest: str
+    label: str
+    path: str | None = None
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FileEntry:
     """One file.
 
     Args:
         size: Its size, in bytes.
-        sha256: Hex digest of its bytes.
+        blake3: Hex digest of its bytes.
     """
 
     size: int
-    sha256: str
+    blake3: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,18 +158,20 @@ class Probe:
 class Manifest:
     """All that is known of a bundle; the fields are the keys of ``zoo.json``, which also has ``checksum``.
 
-    ``streams`` is the order of the model's streams, which keys have not.
+    ``streams`` is the order of the model's streams, which keys have not. ``bases`` has streams, those of a delta bundle
+    whose tensors are elsewhere.
     """
 
     format: Literal["zoo.bundle"] = "zoo.bundle"
     format_version: str = FORMAT_VERSION
     min_reader: str = FORMAT_VERSION
-    kind: Literal["full"] = "full"
+    kind: Literal["full", "delta"] = "full"
     created: Created
     model: ModelSpec
     streams: tuple[str, ...]
     components: tuple[Component, ...]
     files: Mapping[str, FileEntry]
+    bases: Mapping[str, Base] = field(default_factory=dict)
     tied: tuple[tuple[str, ...], ...] = ()
     memory_formats: Mapping[Literal["channels_last", "channels_last_3d"], tuple[str, ...]] = field(default_factory=dict)
     frozen: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -166,7 +187,7 @@ class MemberEntry:
 
     Args:
         name: The member's name.
-        id: sha256 of its ``zoo.json``.
+        id: BLAKE3 of its ``zoo.json``.
         path: Where it was when the ensemble was saved, relative to the ensemble's folder, with ``/``; None if it is
             inside, in ``members/<name>``.
     """
@@ -191,7 +212,10 @@ class EnsembleManifest:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
-_KINDS: dict[str, type[Manifest] | type[EnsembleManifest]] = {"full": Manifest, "ensemble": EnsembleManifest}
+_KINDS: dict[str, type[Manifest] | type[EnsembleManifest]] = {
+    **{"full": Manifest, "delta": Manifest},
+    "ensemble": EnsembleManifest,
+}
 
 
 def dump(manifest: Manifest | EnsembleManifest) -> bytes:
@@ -234,7 +258,7 @@ def read(written: bytes, where: str) -> Manifest | EnsembleManifest:
 
 
 def _checksum(data: Mapping[str, Any]) -> str:
-    return "sha256:" + hashlib.sha256(canonical(data)).hexdigest()
+    return "blake3:" + digest_of(canonical(data))
 
 
 def check_readable(data: Any, where: str) -> None:
@@ -258,13 +282,13 @@ def check_readable(data: Any, where: str) -> None:
             "Update with: pip install -U headzoo."
         )
     if data.get("kind") not in list(_KINDS):
-        kinds = " and ".join(map(repr, _KINDS))
+        kinds = ", ".join(map(repr, _KINDS))
         raise BundleError(f"{where} has the kind {str(data.get('kind'))[:40]!r}; this zoo reads {kinds}. Update zoo.")
 
 
 def _check(manifest: Manifest, where: str) -> None:
-    whole = all(_SHA256.fullmatch(entry.sha256) and entry.size >= 0 for entry in manifest.files.values())
-    if not whole or not all(_STATE.fullmatch(part.state_digest) for part in manifest.components):
+    whole = all(_DIGEST.fullmatch(entry.blake3) and entry.size >= 0 for entry in manifest.files.values())
+    if not whole or not all(STATE.fullmatch(part.state_digest) for part in manifest.components):
         raise BundleError(f"{where} does not follow the format: a digest or size is malformed.")
     streams = manifest.model.streams
     if sorted(manifest.streams) != sorted(streams):
@@ -278,31 +302,57 @@ def _check(manifest: Manifest, where: str) -> None:
     for part in manifest.components:
         if part.path != f"{part.role}s/{part.name}":
             raise BundleError(f"{where} does not follow the format: {part.name!r} cannot be in {part.path[:80]!r}.")
-        if f"{part.path}/{NATIVE}" not in manifest.files:
-            raise BundleError(f"{where} does not follow the format: it has no {part.path}/{NATIVE}.")
+        based = part.role == "backbone" and part.name in manifest.bases
+        if (f"{part.path}/{NATIVE}" in manifest.files) is based:
+            raise BundleError(f"{where} does not follow the format: {part.path}/{NATIVE} must{_NOT[based]} be there.")
+        if f"{part.path}/{DELTA}" in manifest.files and not based:
+            raise BundleError(f"{where} does not follow the format: {part.path} has a {DELTA}, and no base.")
+    _check_bases(manifest, owners, where)
+    _check_tensors(manifest, where)
     stages = {name: {stage.name for stage in backbone.stages} for name, backbone in owners.items()}
     frozen = all(set(names) <= stages.get(stream, set()) for stream, names in manifest.frozen.items())
     if not frozen or any(len(group) < 2 for group in manifest.tied):
         raise BundleError(f"{where} does not follow the format: its frozen stages or tied tensors are impossible.")
 
 
+_NOT = {True: " not", False: ""}
+
+
+def _check_tensors(manifest: Manifest, where: str) -> None:
+    """Refuse a tensor's name whose file is none that could hold the model's tensors."""
+    holders = {f"{part.path}/{file}" for part in manifest.components for file in (NATIVE, OWN)}
+    for name in (name for names in (*manifest.tied, *manifest.memory_formats.values()) for name in names):
+        file, _, key = name.partition(":")
+        if file not in holders or not key:
+            raise BundleError(f"{where} does not follow the format: no tensor can be called {name[:80]!r}.")
+
+
+def _check_bases(manifest: Manifest, owners: Mapping[str, BackboneSpec], where: str) -> None:
+    known = all(STATE.fullmatch(base.state_digest) for base in manifest.bases.values())
+    if not known or not set(manifest.bases) <= set(owners) or bool(manifest.bases) is not (manifest.kind == "delta"):
+        raise BundleError(f"{where} does not follow the format: its bases are not those of its kind and streams.")
+    for base in manifest.bases.values():
+        if base.path is not None and not is_hint(base.path):
+            raise BundleError(f"{where} does not follow the format: a base cannot be at {base.path[:80]!r}.")
+
+
 def _check_members(manifest: EnsembleManifest, where: str) -> None:
     entries = [*manifest.files.values()]
-    if not all(_SHA256.fullmatch(entry.sha256) and entry.size >= 0 for entry in entries):
+    if not all(_DIGEST.fullmatch(entry.blake3) and entry.size >= 0 for entry in entries):
         raise BundleError(f"{where} does not follow the format: a digest or size is malformed.")
     if [member.name for member in manifest.members] != [member.name for member in manifest.ensemble.members]:
         raise BundleError(f"{where} does not follow the format: its members are not those of its ensemble.")
     for member in manifest.members:
         inside = manifest.files.get(f"members/{member.name}/{MANIFEST}")
         hint = member.path
-        usable = hint is None or (0 < len(hint) <= 4096 and "\0" not in hint)
-        known = inside is not None and inside.sha256 == member.id if hint is None else inside is None
-        if not (_SHA256.fullmatch(member.id) and usable and known):
+        usable = hint is None or is_hint(hint)
+        known = inside is not None and inside.blake3 == member.id if hint is None else inside is None
+        if not (_DIGEST.fullmatch(member.id) and usable and known):
             raise BundleError(f"{where} does not follow the format: it says the member {member.name!r} wrongly.")
 
 
 _PARTS: tuple[Any, ...] = (
-    *(Created, PluginEntry, Component, FileEntry, ProbeOutput, Probe, Manifest),
+    *(Created, PluginEntry, Component, Base, FileEntry, ProbeOutput, Probe, Manifest),
     *(MemberEntry, EnsembleManifest),
 )
 for _part in _PARTS:

@@ -4,24 +4,42 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
 from zoo.errors import BundleError
 
-__all__ = ["MANIFEST", "NATIVE", "OWN", "STACKS", "bundle_path", "check_path", "check_paths"]
+__all__ = [
+    "DELTA",
+    "MANIFEST",
+    "NATIVE",
+    "OWN",
+    "SIGNATURE",
+    "STACKS",
+    "bundle_path",
+    "check_path",
+    "check_paths",
+    "is_hint",
+]
 
 MANIFEST = "zoo.json"
+SIGNATURE = "model.sig"
+"""A detached signature over all other files; the manifest does not list it."""
 NATIVE = "model.safetensors"
 """A component's tensors, with the keys of the library's own module."""
+DELTA = "delta.safetensors"
+"""Of a backbone's tensors, those that differ from its base."""
 OWN = "zoo.safetensors"
 """Tensors that a provider keeps beside the library's module; only where there are any."""
 STACKS = "stacks.safetensors"
 """What an ensemble has learnt by stacking: for each task ``weight`` and ``bias``."""
 
 MOST_FILES = 10_000
+MOST_PATH = 200
 _PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*", re.ASCII)
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE | re.ASCII)
+_BESIDE_LETTERS = frozenset(" !#&'()+,-.=@_")
 _UNSAFE = (".py", ".pyc", ".so", ".dll", ".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib")
 
 
@@ -52,7 +70,7 @@ def check_path(path: str, where: str) -> str:
         'heads/main/model.safetensors'
     """
     parts = path.split("/")
-    usable = len(path) <= 200 and _PATH.fullmatch(path) is not None
+    usable = len(path) <= MOST_PATH and _PATH.fullmatch(path) is not None
     if not usable or any(_RESERVED.fullmatch(part) or part.endswith(".") for part in parts):
         raise BundleError(
             f"{where} names the file {path[:80]!r}; a bundle's files have relative paths of letters, digits, "
@@ -63,22 +81,46 @@ def check_path(path: str, where: str) -> str:
     return path
 
 
+def is_hint(path: str) -> bool:
+    """Say whether a path to another bundle is relative and plain; only at its beginning it may have ``..``.
+
+    Its names may have letters of any script, spaces, and a few other characters.
+
+    Example:
+        >>> is_hint("../other models/first"), is_hint("/etc"), is_hint("a/../../b"), is_hint("C:x")
+        (True, False, False, False)
+    """
+    parts = path.split("/")
+    while len(parts) > 1 and parts[0] == "..":
+        parts.pop(0)
+    return len(path) <= 4096 and unicodedata.is_normalized("NFC", path) and all(map(_is_plain, parts))
+
+
+def _is_plain(part: str) -> bool:
+    usual = 0 < len(part) <= 255 and all(letter.isalnum() or letter in _BESIDE_LETTERS for letter in part)
+    return usual and part == part.strip(" ") and not part.endswith(".") and _RESERVED.fullmatch(part) is None
+
+
 def check_paths(paths: Iterable[str], where: str) -> None:
     """Refuse paths of which one is unusable, or two are one on some systems.
 
     Raises:
         BundleError: If a path is unusable, two differ by case only, a file is also a folder, or there are too many.
     """
+    listed = list(paths)
+    if len(listed) > MOST_FILES:
+        raise BundleError(f"{where} must name {MOST_FILES} files at the most, got {len(listed)}.")
+    reserved = (MANIFEST, SIGNATURE)
     seen: dict[str, str] = {}
-    folders: dict[str, str] = {}
-    for path in paths:
+    for path in listed:
         folded = check_path(path, where).lower()
-        if folded in seen or folded == MANIFEST:
-            raise BundleError(f"{where} names the files {seen.get(folded, MANIFEST)!r} and {path!r}, which may be one.")
+        if folded in seen or folded in reserved:
+            raise BundleError(f"{where} names the files {seen.get(folded, folded)!r} and {path!r}, which may be one.")
         seen[folded] = path
-        steps = folded.split("/")
-        folders |= {"/".join(steps[:i]): path for i in range(1, len(steps))}
-    for folded in folders.keys() & seen.keys():
-        raise BundleError(f"{where} names {seen[folded]!r} as a file and, for {folders[folded]!r}, as a folder.")
-    if len(seen) > MOST_FILES:
-        raise BundleError(f"{where} must name {MOST_FILES} files at the most, got {len(seen)}.")
+    for folded, path in seen.items():
+        folder = folded
+        while folder := folder.rpartition("/")[0]:
+            if folder in seen or folder in reserved:
+                raise BundleError(
+                    f"{where} names {seen.get(folder, folder)!r} as a file and, for {path!r}, as a folder."
+                )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -25,8 +26,8 @@ def parse(data: bytes, where: str, *, most: int, depth: int = DEPTH) -> Any:
         depth: Levels of nesting that are allowed.
 
     Raises:
-        BundleError: If they are too large, no UTF-8, no JSON, too deep, have a key twice or a number that is not
-            finite or does not fit 64 bits.
+        BundleError: If they are too large, no UTF-8, no JSON, too deep, have a key twice, half a Unicode character, or
+            a number that is not finite, does not fit 64 bits or is ``-0``.
     """
     if len(data) > most:
         raise BundleError(f"{where} must have {most} bytes or fewer, got {len(data)}.")
@@ -38,6 +39,8 @@ def parse(data: bytes, where: str, *, most: int, depth: int = DEPTH) -> Any:
             parse_int=_integer,
             parse_float=_finite,
         )
+        if b"\\u" in data:  # half a character can be written as an escape only
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise BundleError(f"{where} is damaged: {reason}. Get the bundle again, or save the model again.") from error
@@ -48,8 +51,7 @@ def parse(data: bytes, where: str, *, most: int, depth: int = DEPTH) -> Any:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
         raise ValueError(f"the key {twice[:80]!r} stands in it twice")
     return found
 
@@ -62,6 +64,8 @@ def _integer(digits: str) -> int:
     number = int(digits) if len(digits) <= 20 else 2**64
     if number not in _INTEGERS:
         raise ValueError(f"the number {digits[:24]}… does not fit 64 bits")
+    if digits == "-0":  # a fraction to some parsers, a whole number to others
+        raise ValueError("the number -0 is not written as 0")
     return number
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import torch
@@ -12,6 +13,7 @@ from zoo.assembly import assemble
 from zoo.bundle.paths import NATIVE, OWN
 from zoo.bundle.tensors import TensorSet, with_layout
 from zoo.contracts.backbone import Backbone
+from zoo.contracts.hub import no_hub
 from zoo.contracts.initialising import skip_initialisers
 from zoo.contracts.weights import fit_weights
 from zoo.errors import BundleError, PluginError, ZooError
@@ -55,6 +57,7 @@ def rebuild(
     where: str,
     device: torch.device | None = None,
     modules: Mapping[str, Own] | None = None,
+    taken: Mapping[str, Backbone] | None = None,
 ) -> Model:
     """Assemble a model and pour its tensors in; the state of the random number generators is kept.
 
@@ -65,6 +68,7 @@ def rebuild(
         where: Where they come from, for the message.
         device: Where the model is to be; None for the CPU.
         modules: Stream to module, or to what makes one, for streams whose module no provider builds.
+        taken: Stream to backbone that is whole already; no tensors are poured into it.
 
     Returns:
         The model, in eval mode, nothing frozen.
@@ -74,17 +78,22 @@ def rebuild(
         PluginError: If a plugin that it needs is broken.
     """
     try:
-        with torch.random.fork_rng(devices=[]), torch.device("cpu"), skip_initialisers():
-            model = assemble(spec, weights=None, wrapped=_wrapped(spec, modules or {}, where))
-        _pour(model, tensors)
+        with torch.random.fork_rng(devices=[]), _on_cpu(), skip_initialisers(), no_hub():
+            given = dict(taken or {})
+            model = assemble(spec, weights=None, given=given | _wrapped(spec, modules or {}, where, given))
+        _pour(model, tensors, given)
         for stream, backbone in model.backbones.items():
+            if stream in given:
+                continue
             folder = f"backbones/{stream}/"
-            backbone.take_files({k.removeprefix(folder): v for k, v in texts.items() if k.startswith(folder)})
+            with no_hub():
+                backbone.take_files({k.removeprefix(folder): v for k, v in texts.items() if k.startswith(folder)})
         for layout, names in tensors.memory_formats.items():
             for name in names:
                 tensor = _find(model, name)
                 tensor.data = with_layout(tensor.data, layout)
-        model = model.to(device)
+        if device is not None and device.type != "cpu":
+            model = model.to(device)
         for first, *others in tensors.tied:
             for other in others:
                 _tie(model, first, other)
@@ -94,16 +103,25 @@ def rebuild(
         raise BundleError(f"The model in {where} cannot be rebuilt: {error}") from error
     except Exception as error:  # what a provider raises over a spec that is not its own has no common type
         raise BundleError(f"The model in {where} cannot be rebuilt: {type(error).__name__}: {error}.") from error
-    return model.eval()
+    return model
 
 
-def _wrapped(spec: ModelSpec, modules: Mapping[str, Own], where: str) -> dict[str, Backbone]:
+def _on_cpu() -> AbstractContextManager[object]:
+    """Give what makes new tensors on the CPU; nothing where they are, since it asks torch at each operation."""
+    return nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
+
+
+def _wrapped(
+    spec: ModelSpec, modules: Mapping[str, Own], where: str, taken: Mapping[str, Backbone]
+) -> dict[str, Backbone]:
     """Put the user's modules behind their specs; no code is looked up by a name in the bundle.
 
     Raises:
         BundleError: If one is missing, is not needed, or is no module.
     """
-    wrapped = {name: entry for name, entry in spec.streams.items() if entry.backbone.provider == WRAPPED}
+    wrapped = {
+        name: entry for name, entry in spec.streams.items() if entry.backbone.provider == WRAPPED and name not in taken
+    }
     needed = {name: entry.backbone for name, entry in wrapped.items() if entry.shares is None}
     for stream in modules:
         if stream not in needed:
@@ -130,12 +148,14 @@ def ordered(spec: ModelSpec, streams: Sequence[str]) -> ModelSpec:
     return replace(spec, streams={stream: spec.streams[stream] for stream in streams})
 
 
-def _pour(model: Model, tensors: TensorSet) -> None:
+def _pour(model: Model, tensors: TensorSet, taken: Mapping[str, Backbone]) -> None:
     expected = {f"backbones/{stream}" for stream in model.backbones} | {f"heads/{name}" for name in model.heads}
     for file in tensors.files:
         if file.rpartition("/")[0] not in expected:
             raise BundleError(f"The tensors of {file} belong to no part of the model.")
     for stream, backbone in model.backbones.items():
+        if stream in taken:
+            continue
         native = tensors.of(f"backbones/{stream}/{NATIVE}")
         given = {_INNER + key: tensor for key, tensor in native.items()}
         _fit(backbone, {**given, **tensors.of(f"backbones/{stream}/{OWN}")}, f"backbones/{stream}")

@@ -6,23 +6,24 @@ import copy
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from torch import Tensor
 
 import zoo
 from zoo.bundle.card import make_card
 from zoo.bundle.digest import state_digest
-from zoo.bundle.manifest import Component, Created, FileEntry, Manifest, PluginEntry, dump
-from zoo.bundle.paths import MANIFEST, NATIVE, OWN, bundle_path, check_path, check_paths
+from zoo.bundle.manifest import Base, Component, Created, FileEntry, Manifest, PluginEntry, dump
+from zoo.bundle.paths import DELTA, MANIFEST, NATIVE, OWN, bundle_path, check_path, check_paths
 from zoo.bundle.plain_json import canonical, plain
 from zoo.bundle.probe import make_probe
 from zoo.bundle.rebuilding import rebuild, states_of
 from zoo.bundle.staging import StagedFolder, check_target, staged
-from zoo.bundle.tensors import TensorSet, encode, snapshot
+from zoo.bundle.tensors import TensorSet, pieces, snapshot
 from zoo.contracts.head import Head
 from zoo.ensembling.ensemble import Ensemble
 from zoo.errors import BundleError, ConfigError
@@ -31,7 +32,10 @@ from zoo.registry import Plugin, registry
 from zoo.spec import BackboneSpec
 from zoo.wrapping import WRAPPED
 
-__all__ = ["Draft", "components_of", "created", "describe", "put", "save", "write"]
+if TYPE_CHECKING:
+    from zoo.bundle.basing import Based, BaseLike
+
+__all__ = ["components_of", "created", "save", "write"]
 
 
 def save(
@@ -40,6 +44,9 @@ def save(
     *,
     overwrite: bool = False,
     members: Literal["embed", "refer"] | None = None,
+    kind: Literal["full", "delta"] | None = None,
+    base: BaseLike | None = None,
+    probe: bool = True,
 ) -> Path:
     """Save a model or an ensemble as a bundle; a crash at any instant leaves the old bundle or the new one.
 
@@ -52,6 +59,13 @@ def save(
         overwrite: Whether to replace a bundle that is there; anything else is never replaced.
         members: For an ensemble: ``embed`` to put the members' whole bundles inside, the default; ``refer`` to keep
             only where the bundles of members are, and their ids, by which they are checked when it is loaded.
+        kind: For a model: ``full`` to keep all tensors in the bundle, the default; ``delta`` to keep the heads, and of
+            the backbones what differs from their bases. The bases are put in the user's store (:class:`zoo.Store`),
+            once for any number of bundles, and loading takes them from there.
+        base: For ``delta``: what the backbones are based on: a model, or a bundle's folder; None for the weights that
+            their libraries ship.
+        probe: Whether to keep what the model gives for a seeded input, by which ``zoo.verify(…, run=True)`` finds a
+            library that has changed its meaning; it costs one pass.
 
     Returns:
         The folder.
@@ -59,73 +73,101 @@ def save(
     Raises:
         BundleError: If the target exists, the model cannot be kept as it is, or the system refuses to write. What was
             at the target is untouched then.
-        ConfigError: If ``members`` is another word, or comes with a single model.
+        ConfigError: If ``members`` or ``kind`` is another word or is for something else than this, or there is nothing
+            that the model could be based on.
     """
     if not isinstance(model, (Model, Ensemble)):
         raise BundleError(f"zoo.save takes a model of zoo.build or zoo.load, got {type(model).__name__}.")
     if members not in (None, "embed", "refer"):
         raise ConfigError(f"members must be 'embed' or 'refer', got {members!r}.")
+    if kind not in (None, "full", "delta"):
+        raise ConfigError(f"kind must be 'full' or 'delta', got {kind!r}.")
+    if base is not None and kind != "delta":
+        raise ConfigError("base is for bundles that keep only what differs from it; say so: kind='delta'.")
     target = bundle_path(path)
     check_target(target, overwrite=overwrite)
     if isinstance(model, Ensemble):
+        if kind is not None:
+            raise ConfigError(f"kind={kind!r} is for single models; save the members so, and refer to them.")
         from zoo.bundle.ensemble_saving import save_ensemble
 
-        save_ensemble(model, target, overwrite=overwrite, refer=members == "refer")
+        save_ensemble(model, target, overwrite=overwrite, refer=members == "refer", probe=probe)
         return target
     if members is not None:
         raise ConfigError(f"members={members!r} is for ensembles, and this is a single model; leave it out.")
-    put(describe(model), target, overwrite=overwrite)
+    bases = {}
+    if kind == "delta":
+        from zoo.bundle.basing import bases_for
+
+        bases = bases_for(model, base, target)
+    with staged(target, overwrite=overwrite) as folder:
+        write(model, folder, bases=bases, probe=probe)
     return target
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """All that is to be written.
-
-    Args:
-        texts: Path to content of the small files.
-        tensors: The tensors, by file.
-        fields: The manifest's fields, all but ``files``.
-    """
-
-    texts: Mapping[str, bytes]
-    tensors: TensorSet
-    fields: Mapping[str, Any]
-
-
-def put(draft: Draft, target: Path, *, overwrite: bool) -> None:
-    """Make a model the bundle at a path, all at once or not at all."""
-    with staged(target, overwrite=overwrite) as folder:
-        write(draft, folder)
-
-
-def write(draft: Draft, folder: StagedFolder, place: str = "") -> dict[str, FileEntry]:
+def write(
+    model: Model, folder: StagedFolder, place: str = "", *, bases: Mapping[str, Based] | None = None, probe: bool = True
+) -> dict[str, FileEntry]:
     """Write a model into a folder, its manifest last.
 
+    While one thread writes the tensors, another hashes them, rebuilds the model from them, and runs it on the probe.
+
     Args:
-        draft: The model.
+        model: The model.
         folder: The folder.
         place: Where in it; with ``/`` at the end, empty for the top.
+        bases: Stream to what its backbone is based on.
+        probe: Whether to run the model on the probe.
 
     Returns:
         All files by path, the manifest's at the end.
+
+    Raises:
+        BundleError: If the model cannot be kept as it is, or not be rebuilt.
     """
-    files = {name: folder.write(place + name, data) for name, data in draft.texts.items()}
-    files |= {name: folder.write(place + name, encode(held)) for name, held in draft.tensors.files.items()}
-    files[MANIFEST] = folder.write(place + MANIFEST, dump(Manifest(**draft.fields, files=dict(files))))
-    return {place + name: entry for name, entry in files.items()}
-
-
-def describe(model: Model) -> Draft:
-    """Copy and check all that is to be written; nothing is written yet."""
     _check_settings(model)
     provenance = plain(model.provenance, "provenance")
     tensors = snapshot(states_of(model))
-    texts = _native_files(model)
+    texts = _texts(model, provenance)
+    held, entries = _differing(tensors, bases or {})
+    check_paths([*texts, *held], "The bundle")
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="zoo-save") as pool:
+        writing = {name: pool.submit(folder.write, place + name, pieces(each)) for name, each in held.items()}
+        try:
+            fields = _fields(model, tensors, texts, provenance, probe=probe)
+        except BaseException:
+            for each in writing.values():
+                each.cancel()
+            raise
+        written = {name: each.result() for name, each in writing.items()}
+    files = {name: folder.write(place + name, data) for name, data in texts.items()} | written
+    manifest = Manifest(**fields, kind="delta" if entries else "full", bases=entries, files=dict(files))
+    files[MANIFEST] = folder.write(place + MANIFEST, dump(manifest))
+    return {place + name: entry for name, entry in files.items()}
+
+
+def _differing(
+    tensors: TensorSet, bases: Mapping[str, Based]
+) -> tuple[dict[str, Mapping[str, Tensor]], dict[str, Base]]:
+    """Give the tensors that are to be written, by file, and what the manifest says of the bases of the others."""
+    held: dict[str, Mapping[str, Tensor]] = dict(tensors.files)
+    entries = {}
+    for stream, base in bases.items():
+        whole = held.pop(f"backbones/{stream}/{NATIVE}")
+        entries[stream] = base.entry(whole)
+        if differing := base.differing(whole):
+            held[f"backbones/{stream}/{DELTA}"] = differing
+    return held, entries
+
+
+def _fields(
+    model: Model, tensors: TensorSet, texts: Mapping[str, bytes], provenance: Any, *, probe: bool
+) -> dict[str, Any]:
+    """Give the manifest's fields that follow from the model, once it has been rebuilt from what is written."""
     own = {name: copy.deepcopy(b.native) for name, b in model.backbones.items() if b.spec.provider == WRAPPED}
     rebuilt = rebuild(model.spec, tensors, texts=texts, where="memory", modules=own)
     components = components_of(model, tensors)
-    fields: dict[str, Any] = {
+    return {
         "created": created(),
         "model": model.spec,
         "streams": tuple(model.spec.streams),
@@ -135,13 +177,17 @@ def describe(model: Model) -> Draft:
         "frozen": {stream: tuple(sorted(stages)) for stream, stages in model.frozen().items() if stages},
         "provenance": provenance,
         "licenses": {name: s.backbone.license for name, s in model.spec.streams.items() if s.backbone.license},
-        "probe": make_probe(rebuilt),
+        "probe": make_probe(rebuilt) if probe else None,
         "requires": _requires(model, components),
     }
+
+
+def _texts(model: Model, provenance: Any) -> dict[str, bytes]:
+    """Give the small files by path."""
+    texts = _native_files(model)
     texts["config.json"] = canonical({"library_name": "zoo", "zoo_format": 1}) + b"\n"
     texts["README.md"] = make_card(model.spec, provenance).encode("utf-8")
-    check_paths([*texts, *tensors.files], "The bundle")
-    return Draft(texts, tensors, fields)
+    return texts
 
 
 def _check_settings(model: Model) -> None:
@@ -158,7 +204,7 @@ def _native_files(model: Model) -> dict[str, bytes]:
         for name, content in backbone.native_files().items():
             path = f"backbones/{stream}/{name}"
             check_path(path, f"The provider of the stream {stream!r}")
-            if name in (NATIVE, OWN):
+            if name in (NATIVE, OWN, DELTA):
                 raise BundleError(f"The provider of the stream {stream!r} must not give {name!r}; zoo.save writes it.")
             texts[path] = content if isinstance(content, bytes) else _readable(content, path)
     return texts

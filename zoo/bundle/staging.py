@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from zoo.bundle.hashing import hasher
 from zoo.bundle.manifest import MOST_BYTES, FileEntry
-from zoo.bundle.paths import MANIFEST
+from zoo.bundle.paths import MANIFEST, SIGNATURE
 from zoo.bundle.plain_json import parse
 from zoo.bundle.publishing import (
     fsync_folder,
@@ -25,7 +26,7 @@ from zoo.errors import BundleError
 
 __all__ = ["StagedFolder", "check_target", "staged"]
 
-_CHUNK = 2**24
+_CHUNK = 2**21
 
 
 class StagedFolder:
@@ -38,33 +39,53 @@ class StagedFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def write(self, name: str, data: bytes) -> FileEntry:
-        """Write a file and make it last.
+    def write(self, name: str, data: bytes | Sequence[memoryview]) -> FileEntry:
+        """Write a file and make it last; what is written is hashed while it is in the processor's cache.
 
         Args:
             name: Its path in the bundle.
-            data: Its content.
+            data: Its content, or the pieces of it.
 
         Returns:
             Its size and digest.
         """
-        path = self.path / name
+        path, digest, size = self.path / name, hasher(), 0
         if not path.parent.is_dir():
             path.parent.mkdir(parents=True)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(fd, view[:_CHUNK]) :]
+            for chunk in _chunks([memoryview(data)] if isinstance(data, bytes) else data):
+                digest.update(chunk)
+                size += len(chunk)
+                while chunk:
+                    chunk = chunk[os.write(fd, chunk) :]
             os.fsync(fd)
         finally:
             os.close(fd)
-        return FileEntry(size=len(data), sha256=hashlib.sha256(data).hexdigest())
+        return FileEntry(size=size, blake3=digest.hexdigest())
 
     def settle(self) -> None:
         """Make the folders last, from the inside out."""
         for folder, _, _ in os.walk(self.path, topdown=False):
             fsync_folder(Path(folder))
+
+
+def _chunks(pieces: Sequence[memoryview]) -> Iterator[memoryview]:
+    """Cut what is long and join what is short, so that a file takes few calls."""
+    short = bytearray()
+    for piece in pieces:
+        if len(piece) < _CHUNK // 4:
+            short += piece
+        else:
+            if short:
+                yield memoryview(short)
+                short = bytearray()
+            yield from (piece[at : at + _CHUNK] for at in range(0, len(piece), _CHUNK))
+        if len(short) >= _CHUNK:
+            yield memoryview(short)
+            short = bytearray()
+    if short:
+        yield memoryview(short)
 
 
 @contextlib.contextmanager
@@ -81,22 +102,30 @@ def staged(target: Path, *, overwrite: bool) -> Iterator[StagedFolder]:
         BundleError: If the target exists and must not be replaced, or the system refuses to write.
     """
     made: list[Path] = []
-    sweep(target)
     check_target(target, overwrite=overwrite)
     folder = new_name(target, "tmp")
+    keep = False
     try:
+        sweep(target)
         _make_parents(target.parent, made)
         folder.mkdir()
         with held(folder):
             yield (writing := StagedFolder(folder))
             writing.settle()
             check_target(target, overwrite=overwrite)
-            _commit(folder, target, overwrite=overwrite)
+            try:
+                _commit(folder, target, overwrite=overwrite)
+            except BaseException:
+                keep = True
+                fsync_folder(target.parent)  # a power cut must not bring back what is removed next
+                keep = False
+                raise
         made.clear()
     except OSError as error:
         raise BundleError(f"{target} cannot be written: {error.strerror or error}. Nothing was changed.") from error
     finally:
-        remove(folder)
+        if not keep:
+            remove(folder)
         for parent in reversed(made):
             with contextlib.suppress(OSError):
                 parent.rmdir()
@@ -127,30 +156,79 @@ def check_target(target: Path, *, overwrite: bool) -> None:
     Raises:
         BundleError: If something is at the target that must stay.
     """
-    if not os.path.lexists(target):
-        return
-    if not overwrite:
-        raise BundleError(f"{target} exists; save with overwrite=True to replace a bundle.")
-    if target.is_symlink() or not target.is_dir():
-        raise BundleError(f"{target} is no bundle, so it is not replaced; give another path or remove it yourself.")
-    present = [str((Path(folder) / name).relative_to(target)) for folder, _, names in os.walk(target) for name in names]
-    strange = sorted(set(present) - _listed(target)) if present else []
+    for _ in range(100):  # others may replace it while it is looked at
+        try:
+            kind = os.lstat(target).st_mode
+            if not overwrite:
+                raise BundleError(f"{target} exists; save with overwrite=True to replace a bundle.")
+            refused = _refusal(target) if stat.S_ISDIR(kind) else _NO_BUNDLE
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise BundleError(f"{target} cannot be written: {error.strerror or error}. Nothing was changed.") from error
+        if refused is None:
+            return
+        if refused:
+            raise BundleError(f"{target} {refused}")
+    raise BundleError(f"{target} is replaced by others all the time; save again.")
+
+
+_NO_BUNDLE = "is no bundle, so it is not replaced; give another path or remove it yourself."
+
+
+def _refusal(target: Path) -> str | None:
+    """Say why a folder must not be replaced.
+
+    Returns:
+        The reason; None if there is none, empty if another folder took the path meanwhile.
+    """
+    fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        found = os.fstat(fd)
+        present = set(_present(fd, ""))
+        strange = sorted(present - _listed(fd)) if present else []
+        if strange and not is_same(target, (found.st_dev, found.st_ino)):
+            return ""
+    except FileNotFoundError:
+        return ""
+    finally:
+        os.close(fd)
     if MANIFEST in strange:
-        raise BundleError(f"{target} is no bundle, so it is not replaced; give another path or remove it yourself.")
+        return _NO_BUNDLE
     if strange:
-        raise BundleError(
-            f"{target} holds files that are not the bundle's, such as {strange[0][:80]!r}; "
+        return (
+            f"holds files that are not the bundle's, such as {strange[0][:80]!r}; "
             "move them away, or save to another path."
         )
+    return None
 
 
-def _listed(target: Path) -> set[str]:
-    """Give the files that belong to the bundle at a path, whatever version wrote it."""
+def _present(fd: int, prefix: str) -> Iterator[str]:
+    """Give everything in a folder that is no folder."""
+    with os.scandir(fd) as entries:
+        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_folder in found:
+        if not is_folder:
+            yield prefix + name
+            continue
+        inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+        try:
+            yield from _present(inner, f"{prefix}{name}/")
+        finally:
+            os.close(inner)
+
+
+def _listed(fd: int) -> set[str]:
+    """Give the files that belong to the bundle in a folder, whatever version wrote it."""
     try:
-        with (target / MANIFEST).open("rb") as file:
-            data = parse(file.read(MOST_BYTES + 1), MANIFEST, most=MOST_BYTES)
-    except (OSError, BundleError):
+        inner = os.open(MANIFEST, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
+    except OSError:
         return set()
+    with os.fdopen(inner, "rb") as file:
+        try:
+            data = parse(file.read(MOST_BYTES + 1), MANIFEST, most=MOST_BYTES)
+        except (OSError, BundleError):
+            return set()
     if not isinstance(data, dict) or data.get("format") != "zoo.bundle" or not isinstance(data.get("files"), dict):
         return set()
-    return {MANIFEST, *data["files"]}
+    return {MANIFEST, SIGNATURE, *data["files"]}

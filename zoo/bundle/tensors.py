@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from zoo.bundle.header import DTYPES, MOST_TENSORS, check_name, read_header
+from zoo.bundle.header import DTYPES, MOST_TENSORS, check_name
+from zoo.bundle.reading import decode
 from zoo.errors import BundleError
 
-__all__ = ["TensorSet", "decode", "encode", "snapshot"]
+__all__ = ["TensorSet", "decode", "encode", "flat_bytes", "pieces", "snapshot"]
 
-_NAMES = {name for name, _ in DTYPES.values()}
+_CODES = {name: code for code, (name, _) in DTYPES.items()}
 FORMATS = {"channels_last": torch.channels_last, "channels_last_3d": torch.channels_last_3d}
 
 
@@ -95,13 +96,15 @@ def check_tensor(name: str, tensor: object) -> None:
     """
     if not isinstance(tensor, Tensor):
         raise _refused(name, f"is a {type(tensor).__name__}", "keep it in the head's settings, or as a tensor")
+    if tensor.is_nested:
+        raise _refused(name, "is a nested tensor", "keep the tensors in it one by one")
     if type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.is_quantized:
         raise _refused(name, f"is a {type(tensor).__name__} ({tensor.dtype})", "turn it into a plain tensor first")
     if tensor.layout != torch.strided:
         raise _refused(name, f"is sparse ({tensor.layout})", "call .to_dense() first")
     if tensor.is_meta:
         raise _refused(name, "is on the meta device and has no data", "load its weights first")
-    if str(tensor.dtype).removeprefix("torch.") not in _NAMES:
+    if str(tensor.dtype).removeprefix("torch.") not in _CODES:
         raise _refused(name, f"has the dtype {tensor.dtype}", "convert it to one that safetensors has")
 
 
@@ -153,26 +156,36 @@ def with_layout(tensor: Tensor, layout: str) -> Tensor:
     return empty.copy_(tensor)
 
 
-def encode(tensors: Mapping[str, Tensor]) -> bytes:
-    """Write contiguous tensors on the CPU as the bytes of a safetensors file."""
-    return safetensors.torch.save(dict(tensors), metadata={"format": "pt"})
-
-
-def decode(data: bytes, where: str) -> dict[str, Tensor]:
-    """Read the bytes of a safetensors file, checked by us first.
+def pieces(tensors: Mapping[str, Tensor]) -> list[memoryview]:
+    """Give the bytes of a safetensors file without a copy: its header, then each tensor's own memory.
 
     Args:
-        data: All bytes of the file.
-        where: Its path, for the message.
-
-    Raises:
-        BundleError: If it is damaged.
+        tensors: Name to contiguous tensor on the CPU. The widest elements come first, so that all are aligned.
     """
-    header = read_header(data, where)
-    try:
-        tensors = safetensors.torch.load(data)
-    except (safetensors.SafetensorError, ValueError, TypeError, KeyError, RuntimeError, OverflowError) as error:
-        raise BundleError(f"{where} is damaged: {error}. Get the bundle again, or save the model again.") from error
-    if tensors.keys() != header.keys():
-        raise BundleError(f"{where} is damaged: its tensors are not those of its header. Get the bundle again.")
-    return tensors
+    ordered = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    at = 0
+    for name in ordered:
+        tensor = tensors[name]
+        header[name] = {
+            "dtype": _CODES[str(tensor.dtype).removeprefix("torch.")],
+            "shape": list(tensor.shape),
+            "data_offsets": [at, at + tensor.nbytes],
+        }
+        at += tensor.nbytes
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    text += b" " * (-len(text) % 8)
+    return [memoryview(len(text).to_bytes(8, "little") + text), *(flat_bytes(tensors[name]) for name in ordered)]
+
+
+def flat_bytes(tensor: Tensor) -> memoryview:
+    """Give the memory of a contiguous tensor on the CPU, in the order of its elements."""
+    dense = tensor.detach()
+    flat = dense.as_strided((dense.numel(),), (1,))  # a dimension of size 1 may have any stride and is contiguous
+    array: Any = flat.view(torch.uint8).numpy()
+    return memoryview(array)
+
+
+def encode(tensors: Mapping[str, Tensor]) -> bytes:
+    """Give the bytes of a safetensors file."""
+    return b"".join(pieces(tensors))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,16 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.bundle.digest import Record, digest_records
-from zoo.bundle.ensemble_loading import EnsembleContents, check_member, place_of, restore_ensemble
+from zoo.bundle.ensemble_loading import check_member, place_of
 from zoo.bundle.folder import BundleFolder, open_bundle
+from zoo.bundle.hashing import digest_of
 from zoo.bundle.header import read_header
-from zoo.bundle.loading import Contents, read_any, restore, tensor_files
+from zoo.bundle.loading import tensor_files
 from zoo.bundle.manifest import Component, EnsembleManifest, Manifest, MemberEntry
-from zoo.bundle.paths import MANIFEST, NATIVE, bundle_path
+from zoo.bundle.paths import DELTA, MANIFEST, NATIVE, SIGNATURE, bundle_path
 from zoo.errors import BundleError, ZooError
 
 if TYPE_CHECKING:
-    from zoo.model import Model
+    from zoo.signing import Trust
 
 __all__ = ["Report", "verify"]
 
@@ -30,7 +30,7 @@ class Report:
 
     Args:
         path: The folder.
-        id: sha256 of its ``zoo.json``; None if that cannot be read.
+        id: BLAKE3 of its ``zoo.json``; None if that cannot be read.
         kind: Kind of the bundle; None if it cannot be read.
         files: Number of files that the manifest lists.
         bytes: Their size together.
@@ -38,6 +38,8 @@ class Report:
         extra: Files in the folder that the manifest does not list; each is a problem.
         probe: Task name (``member/task`` of an ensemble) to the largest difference from what was saved, in the
             output's unit; None if it was not run.
+        skew: Library to its version when the bundle was saved, and the one that ran; those that differ.
+        signed: Whether the signature is the one that was asked for; None if none was.
         problems: One sentence a problem.
     """
 
@@ -49,6 +51,8 @@ class Report:
     components: dict[str, str] = field(default_factory=dict)
     extra: list[str] = field(default_factory=list)
     probe: dict[str, float] | None = None
+    skew: dict[str, tuple[str, str]] = field(default_factory=dict)
+    signed: bool | None = None
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -64,31 +68,61 @@ class Report:
         return {**asdict(self), "probe": probe, "ok": self.ok}
 
 
-def verify(path: str | Path, *, run: bool = False) -> Report:
+def verify(
+    path: str | Path,
+    *,
+    run: bool = False,
+    key: str | Path | None = None,
+    identity: str | None = None,
+    issuer: str | None = None,
+) -> Report:
     """Check a bundle, and list all that is wrong with it; nothing is raised for a bundle that is damaged.
 
     A file in the folder that the manifest does not list is a problem here, though :func:`zoo.load` does not read it.
 
     Args:
-        path: The bundle's folder.
+        path: The bundle's folder; for ``zoo.verify`` also its URL, of which every byte is read anew, and files that the
+            manifest does not list are not looked for.
         run: Whether to rebuild the model too, and to compare what it gives for the probe with what it gave at save.
+        key: PEM file of a public key; the bundle must have a signature of it, over every file. Needs the extra
+            ``signing``, and no network.
+        identity: In place of ``key``: e-mail address or URL of who must have signed it without a key.
+        issuer: Who vouches for the identity, a URL.
 
     Raises:
         BundleError: If ``path`` is no path.
+        ConfigError: If the key cannot be used, or comes with an identity, or an identity without its issuer.
+        PluginError: If a signature is asked for and the extra is not installed.
     """
     folder = bundle_path(path)
+    trust = _trust(key, identity, issuer)
     try:
         report = open_bundle(folder, _check_files)
     except ZooError as error:
-        return Report(path=str(path), problems=[str(error)])
-    probe, problems = None, list(report.problems)
-    if run and report.ok:
-        try:
-            probe, found = _run_probe(folder)
-            problems += found
-        except ZooError as error:
-            problems.append(str(error))
-    return Report(**{**_fields(report), "path": str(path), "probe": probe, "problems": problems})
+        return Report(path=str(path), problems=[str(error)], signed=None if trust is None else False)
+    probe, problems, signed = None, list(report.problems), None
+    if trust is not None:
+        from zoo.bundle.signing import fault_of_signature
+
+        fault = fault_of_signature(folder, report.id, trust) if report.ok and report.id else None
+        problems += [fault] if fault else []
+        signed = not problems
+    skew: dict[str, tuple[str, str]] = {}
+    if run and not problems:
+        from zoo.bundle.probing import run_probe
+
+        probe, skew, found = run_probe(folder)
+        problems += found
+    done = {"path": str(path), "probe": probe, "skew": skew, "problems": problems, "signed": signed}
+    return Report(**{**_fields(report), **done})
+
+
+def _trust(key: str | Path | None, identity: str | None, issuer: str | None) -> Trust | None:
+    if key is None and identity is None and issuer is None:
+        return None
+    from zoo.signing import Trust
+
+    return Trust.of(key, identity, issuer)
 
 
 def _fields(report: Report) -> dict[str, Any]:
@@ -112,7 +146,13 @@ def _check_files(folder: BundleFolder) -> Report:
                 raise
             problems.append(str(error))
     if not problems:
-        problems += [fault for part in manifest.components if (fault := _check_state(part, manifest, records))]
+        try:
+            based = {f"backbones/{name}": _base_records(name, manifest, folder.path) for name in manifest.bases}
+            problems += [
+                fault for part in manifest.components if (fault := _check_state(part, manifest, records, based))
+            ]
+        except BundleError as error:
+            problems.append(str(error))
     extra = _extra(folder, manifest)
     problems += _strange(folder, extra)
     return Report(
@@ -171,7 +211,7 @@ def _check_ensemble(folder: BundleFolder, manifest: EnsembleManifest, identity: 
 
 
 def _extra(folder: BundleFolder, manifest: Manifest | EnsembleManifest) -> list[str]:
-    return sorted(set(folder.listing()) - {MANIFEST, *manifest.files})
+    return sorted(set(folder.listing()) - {MANIFEST, SIGNATURE, *manifest.files})
 
 
 def _strange(folder: BundleFolder, extra: Sequence[str]) -> list[str]:
@@ -181,14 +221,27 @@ def _strange(folder: BundleFolder, extra: Sequence[str]) -> list[str]:
 def _records(data: bytes, where: str) -> dict[str, Record]:
     view = memoryview(data)
     return {
-        name: Record(entry.dtype, entry.shape, hashlib.sha256(view[entry.start : entry.stop]).hexdigest())
+        name: Record(entry.dtype, entry.shape, digest_of(view[entry.start : entry.stop]))
         for name, entry in read_header(data, where).items()
     }
 
 
-def _check_state(part: Component, manifest: Manifest, records: Mapping[str, Mapping[str, Record]]) -> str | None:
+def _base_records(stream: str, manifest: Manifest, folder: Path) -> dict[str, Record]:
+    """Give the records of the tensors that a backbone is based on."""
+    from zoo.bundle.basing import base_tensors
+    from zoo.bundle.digest import records_of
+
+    return records_of(base_tensors(manifest.bases[stream], stream, folder, None))
+
+
+def _check_state(
+    part: Component,
+    manifest: Manifest,
+    records: Mapping[str, Mapping[str, Record]],
+    based: Mapping[str, Mapping[str, Record]],
+) -> str | None:
     file = f"{part.path}/{NATIVE}"
-    found = dict(records[file])
+    found = {**based.get(part.path, {}), **records.get(f"{part.path}/{DELTA}", {}), **records.get(file, {})}
     for first, *others in manifest.tied:
         source, _, key = first.partition(":")
         for place, _, name in (other.partition(":") for other in others):
@@ -199,34 +252,3 @@ def _check_state(part: Component, manifest: Manifest, records: Mapping[str, Mapp
     return (
         f"The tensors of {part.path} are not those that were saved: their state digest differs. Save the model again."
     )
-
-
-def _run_probe(folder: Path) -> tuple[dict[str, float] | None, list[str]]:
-    """Compare what a model, or each member of an ensemble, gives now with what it gave when it was saved."""
-    from zoo.bundle.probe import compare
-
-    contents = open_bundle(folder, lambda opened: read_any(opened, {}))
-    models: dict[str, tuple[Contents, Model]] = {}
-    if isinstance(contents, EnsembleContents):
-        ensemble = restore_ensemble(contents, where=str(folder))
-        models = {f"{name}/": (contents.members[name], model) for name, model in ensemble.members.items()}
-    else:
-        models[""] = contents, restore(contents, where=str(folder))
-    differences: dict[str, float] = {}
-    problems: list[str] = []
-    probed = False
-    for member, (held, model) in models.items():
-        probe = held.manifest.probe
-        if probe is None:
-            continue
-        probed = True
-        for name, difference in compare(model, probe).items():
-            differences[member + name] = difference
-            allowed = probe.outputs[name].tolerance
-            if not difference <= allowed:
-                problems.append(
-                    f"The task {member + name!r} gives another output than when it was saved: the difference is "
-                    f"{difference:.3g}, {allowed:.3g} is allowed. A library may have changed; see 'created' in "
-                    f"{MANIFEST}."
-                )
-    return (differences if probed else None), problems

@@ -5,18 +5,24 @@
     app         the commands and their help
     output      JSON, tables and lines; what comes from outside is made harmless before it is printed
 
-Exit codes: 0 success; 1 the thing asked for is not well; 2 wrong usage or an error; 130 interrupted.
+Exit codes: 0 success; 1 the thing asked for is not well; 2 wrong usage or an error; 130 interrupted; 143
+terminated.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 __all__ = ["main"]
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C."""
+TERMINATED = 143
+"""The exit code after SIGTERM, by which systems and schedulers ask a process to end."""
 
 _ANYWHERE = ("--debug", "--quiet")
 
@@ -28,14 +34,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: What was typed after ``zoo``; None for this process's own arguments.
 
     Returns:
-        The exit code: 0, 1, 2, or 130 after Ctrl-C.
+        The exit code: 0, 1, 2, 130 after Ctrl-C, or 143 after SIGTERM.
     """
     from zoo.cli.output import patient_streams, shown_log
 
     flags, rest = _apart(list(sys.argv[1:] if argv is None else argv))
-    with patient_streams() as failed, shown_log(quiet="--quiet" in flags):
+    with patient_streams() as failed, shown_log(quiet="--quiet" in flags), _terminable():
         code = _fenced([*flags, *rest], debug="--debug" in flags)
     return 2 if failed() else code
+
+
+class _Terminated(BaseException):
+    """Raised by SIGTERM, so that what is half done is cleared up as after Ctrl-C."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Have SIGTERM raise, unless the program that we run in has a way of its own."""
+
+    def stop(number: int, frame: object) -> None:
+        raise _Terminated
+
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _apart(argv: list[str]) -> tuple[list[str], list[str]]:
@@ -61,6 +88,9 @@ def _fenced(args: list[str], *, debug: bool) -> int:
     except KeyboardInterrupt:
         complain("interrupted")
         return INTERRUPTED
+    except _Terminated:
+        complain("terminated")
+        return TERMINATED
     except ZooError as error:
         _trace(debug=debug)
         complain(error)

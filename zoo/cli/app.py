@@ -7,7 +7,21 @@ from typing import Annotated, Any
 
 import typer
 
-from zoo.cli import bundles, catalog, conformance, demonstration, ensembles, plugins, prediction, runfile, training
+from zoo.cli import (
+    bundles,
+    catalog,
+    conformance,
+    converting,
+    demonstration,
+    ensembles,
+    inspecting,
+    plugins,
+    prediction,
+    runfile,
+    signing,
+    storing,
+    training,
+)
 
 __all__ = ["UsageFault", "app", "run", "usage"]
 
@@ -43,7 +57,7 @@ def zoo(
         typer.echo(context.get_help())
 
 
-FIND, TRAIN, LOOK = "Find", "Train and use", "Check"
+FIND, TRAIN, LOOK, EXCHANGE = "Find", "Train and use", "Check", "Exchange"
 
 app.command("list", epilog=catalog.LIST_EXAMPLES, rich_help_panel=FIND)(catalog.list_backbones)
 app.command("info", epilog=catalog.INFO_EXAMPLES, rich_help_panel=FIND)(catalog.info)
@@ -60,7 +74,19 @@ committee.command("build", epilog=ensembles.BUILD_EXAMPLES)(ensembles.build)
 committee.command("evaluate", epilog=ensembles.EVALUATE_EXAMPLES)(ensembles.evaluate)
 app.add_typer(committee, name="ensemble", epilog=ensembles.EXAMPLES, rich_help_panel=TRAIN)
 app.command("demo", epilog=demonstration.EXAMPLES, rich_help_panel=TRAIN)(demonstration.demo)
+storage = typer.Typer(invoke_without_command=True, callback=storing.store)
+storage.command("list", epilog=storing.LIST_EXAMPLES)(storing.list_stored)
+storage.command("add", epilog=storing.ADD_EXAMPLES)(storing.add)
+storage.command("verify", epilog=storing.VERIFY_EXAMPLES)(storing.verify)
+storage.command("gc", epilog=storing.GC_EXAMPLES)(storing.collect)
+app.add_typer(storage, name="store", epilog=storing.EXAMPLES, rich_help_panel=LOOK)
 app.command("verify", epilog=bundles.EXAMPLES, rich_help_panel=LOOK)(bundles.verify)
+app.command("inspect", epilog=inspecting.INSPECT_EXAMPLES, rich_help_panel=LOOK)(inspecting.inspect)
+app.command("diff", epilog=inspecting.DIFF_EXAMPLES, rich_help_panel=LOOK)(inspecting.diff)
+app.command("convert", epilog=converting.CONVERT_EXAMPLES, rich_help_panel=EXCHANGE)(converting.convert)
+app.command("export", epilog=converting.EXPORT_EXAMPLES, rich_help_panel=EXCHANGE)(converting.export)
+app.command("upgrade", epilog=converting.UPGRADE_EXAMPLES, rich_help_panel=EXCHANGE)(converting.upgrade)
+app.command("sign", epilog=signing.EXAMPLES, rich_help_panel=LOOK)(signing.sign)
 app.command("check", epilog=conformance.EXAMPLES, rich_help_panel=LOOK)(conformance.check)
 app.command("plugins", epilog=plugins.PLUGINS_EXAMPLES, rich_help_panel=LOOK)(plugins.plugins)
 app.command("doctor", epilog=plugins.DOCTOR_EXAMPLES, rich_help_panel=LOOK)(plugins.doctor)

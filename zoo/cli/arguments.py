@@ -128,14 +128,21 @@ def read_weights(text: str) -> str | None:
     return text
 
 
-def check_target(path: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that a bundle could not be saved to, before anything is trained.
+def check_target(path: str | Path, *, overwrite: bool) -> None:
+    """Refuse a folder or URL that a bundle could not be saved to, before anything is trained.
 
     Raises:
         BundleError: If it is there and not to be overwritten, is no bundle, or cannot be made.
     """
     from zoo.bundle.staging import check_target as replaceable
+    from zoo.remote.address import at_home, elsewhere
 
+    if elsewhere(path) is not None:
+        from zoo.remote.saving import check_target as writable
+
+        writable(str(path), overwrite=overwrite)
+        return
+    path = Path(at_home(path))
     if os.path.lexists(path):
         if not overwrite:
             raise BundleError(f"'{path}' is there already; choose another --out, or give --overwrite.")

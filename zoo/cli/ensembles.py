@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zoo.cli.arguments import check_target, read_augmentation
-from zoo.cli.options import AsJson, BatchSize, Bundle, Device, ImageColumn, Strict
+from zoo.cli.options import AsJson, BatchSize, BundleAt, Device, ImageColumn, Strict
 from zoo.cli.output import note, say, say_json, say_table, speaks
 from zoo.errors import ConfigError
 
@@ -42,9 +42,12 @@ def ensembles(context: typer.Context) -> None:
 @speaks
 def build(
     members: Annotated[
-        list[str], typer.Argument(metavar="MEMBER...", help="Bundles, each FOLDER or NAME=FOLDER.", show_default=False)
+        list[str],
+        typer.Argument(
+            metavar="MEMBER...", help="Bundles, each PLACE or NAME=PLACE, a folder or URL.", show_default=False
+        ),
     ],
-    out: Annotated[Path, typer.Option(metavar="BUNDLE", help="Folder of the new bundle.")],
+    out: Annotated[str, typer.Option(metavar="BUNDLE", help="Folder or URL of the new bundle.")],
     combine: Annotated[
         str, typer.Option(metavar="HOW", help="mean, logits, weighted, vote, greedy or stacking.")
     ] = "mean",
@@ -72,6 +75,7 @@ def build(
     """Build an ensemble of bundles, and save it as a bundle."""
     import zoo
     from zoo.ensembling.spec import FITTED
+    from zoo.remote import is_url, shown
     from zoo.training.tables import read_for
 
     check_target(out, overwrite=overwrite)
@@ -89,36 +93,39 @@ def build(
             note(f"skipped {row}")
         made.fit(table, batch_size=batch_size, device=device, **fitting)
     made.save(out, overwrite=overwrite, members="refer" if refer else "embed")
+    where = shown(out) if is_url(out) else str(Path(out))
     if as_json:
         return say_json(
-            {"bundle": str(out), "combine": combine, "members": list(made.members), "weights": made.spec.weights}
+            {"bundle": where, "combine": combine, "members": list(made.members), "weights": made.spec.weights}
         )
     rows = [(name, *(_number(each[n]) for each in made.spec.weights.values())) for n, name in enumerate(made.members)]
     tasks = list(made.spec.weights)
     say_table(("member", *tasks), rows, numbers=tasks)
-    return say(f"{out} is saved. Next: zoo predict {shlex.quote(str(out))} picture.jpg")
+    return say(f"{where} is saved. Next: zoo predict {shlex.quote(where)} picture.jpg")
 
 
-def read_members(texts: Sequence[str]) -> Mapping[str, Path]:
-    """Read members, each a folder or ``name=folder``; a folder that is there is taken as it is.
+def read_members(texts: Sequence[str]) -> Mapping[str, Path | str]:
+    """Read members, each a folder or URL, or ``name=`` and one; a folder that is there is taken as it is.
 
     Raises:
         ConfigError: If two have one name.
     """
-    found: dict[str, Path] = {}
+    from zoo.remote import is_url
+
+    found: dict[str, Path | str] = {}
     for number, text in enumerate(texts, start=1):
         name, equals, folder = text.partition("=")
-        if not equals or Path(text).is_dir():
+        if not equals or is_url(text) or Path(text).is_dir():
             name, folder = f"member{number}", text
         if name in found:
             raise ConfigError(f"Two members are called {name!r}; give each its own name.")
-        found[name] = Path(folder)
+        found[name] = folder if is_url(folder) else Path(folder)
     return found
 
 
 @speaks
 def evaluate(
-    bundle: Bundle,
+    bundle: BundleAt,
     data: Data,
     split: Annotated[str | None, typer.Option(metavar="PART", help="Only train, validation or test.")] = None,
     split_column: SplitColumn = None,
@@ -150,13 +157,14 @@ def evaluate(
     return say_table(("task", "metric", *told), rows, numbers=list(told))
 
 
-def _load(bundle: Path) -> Ensemble:
+def _load(bundle: str) -> Ensemble:
     import zoo
+    from zoo.remote import shown
 
     made = zoo.load(bundle)
     if not isinstance(made, zoo.Ensemble):
         raise ConfigError(
-            f"'{bundle}' is a single model; measure it with: zoo evaluate {shlex.quote(str(bundle))} DATA."
+            f"'{shown(bundle)}' is a single model; measure it with: zoo evaluate {shlex.quote(shown(bundle))} DATA."
         )
     return made
 

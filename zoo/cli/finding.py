@@ -120,9 +120,11 @@ def give_info(name: str, *, spec: bool = False, as_json: bool = False) -> None:
         BundleError: If the bundle is not well.
     """
     import zoo
+    from zoo.remote import is_url
 
-    if (Path(name.removeprefix("bundle:")) / "zoo.json").is_file():
-        return _give_composition(name.removeprefix("bundle:"), as_json=as_json)
+    bundle = name.removeprefix("bundle:")
+    if is_url(bundle) or (Path(bundle) / "zoo.json").is_file():
+        return _give_composition(bundle, as_json=as_json)
     found, entry = zoo.info(name)
     full = _spec(found) if spec else None
     if as_json:
@@ -141,9 +143,10 @@ def give_info(name: str, *, spec: bool = False, as_json: bool = False) -> None:
 
 def _give_composition(bundle: str, *, as_json: bool) -> None:
     import zoo
+    from zoo.remote import shown
     from zoo.report.composition import compose, draw
 
-    whole = replace(compose(zoo.load(bundle)), name=bundle)
+    whole = replace(compose(zoo.load(bundle)), name=shown(bundle))
     if as_json:
         return say_json(asdict(whole))
     for line in draw(whole):

@@ -12,13 +12,13 @@ import logging
 import math
 import os
 import sys
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import fields, is_dataclass
 from typing import Any, ParamSpec, TextIO, TypeVar, cast
 
 from zoo.cli.streams import PatientStream
+from zoo.errors import escape
 
 __all__ = [
     "clean",
@@ -41,8 +41,6 @@ Item = TypeVar("Item")
 _LONG = 200
 """Rows from which on a table is not drawn for a terminal: that would take longer than to find what is in it."""
 
-_JOINERS = "\u200c\u200d"  # harmless, and needed to write some scripts
-
 
 def clean(text: object) -> str:
     r"""Write control, direction and other invisible characters as escapes; the result is one line.
@@ -51,13 +49,7 @@ def clean(text: object) -> str:
         >>> print(clean("red\x1b[31m\n"))
         red\x1b[31m\n
     """
-    told = str(text)
-    return told if told.isascii() and told.isprintable() else "".join(map(_visible, told))
-
-
-def _visible(character: str) -> str:
-    hidden = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in _JOINERS
-    return character.encode("unicode_escape").decode("ascii") if hidden else character
+    return escape(str(text))
 
 
 # --- streams

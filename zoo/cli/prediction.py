@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from zoo.cli.options import AsJson, BatchSize, Bundle, Device
+from zoo.cli.options import AsJson, BatchSize, BundleAt, Device
 from zoo.cli.output import note, progress, say, say_json, speaks
 
 __all__ = ["predict"]
@@ -17,13 +17,14 @@ EXAMPLES = (
     "zoo predict my-model cat.jpg\n\n"
     "zoo predict my-model pictures/ --csv labels.csv\n\n"
     "zoo predict my-model *.png --json\n\n"
+    "zoo predict hf://user/pets cat.jpg\n\n"
     "zoo predict my-pairs pairs.csv"
 )
 
 
 @speaks
 def predict(
-    bundle: Bundle,
+    bundle: BundleAt,
     pictures: Annotated[
         list[Path],
         typer.Argument(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -16,7 +16,7 @@ from zoo.spec import check_options, from_json
 
 __all__ = ["RunFile", "read_run", "schema", "take_file"]
 
-EXAMPLES = "zoo schema > run.schema.json\n\nzoo fit --file run.yaml --epochs 3"
+EXAMPLES = "zoo schema > run.schema.json\n\nzoo schema bundle > zoo.schema.json\n\nzoo fit --file run.yaml --epochs 3"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,8 +140,13 @@ def take_file(context: typer.Context, path: Path | None) -> Path | None:
 
 
 @speaks
-def schema() -> None:
-    """Print the JSON schema of the run files that zoo fit --file reads."""
+def schema(
+    what: Annotated[
+        Literal["run", "bundle"], typer.Argument(metavar="WHAT", help="run: files of zoo fit --file; bundle: zoo.json.")
+    ] = "run",
+) -> None:
+    """Print the JSON schema of the run files that zoo fit --file reads, or of a bundle's manifest."""
+    from zoo.bundle.schema import manifest_schema
     from zoo.spec import adapter
 
-    say_json(adapter(RunFile).json_schema())
+    say_json(adapter(RunFile).json_schema() if what == "run" else manifest_schema())

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, escape
 
 if TYPE_CHECKING:
     from zoo.cli.pictures import Predicted
@@ -18,13 +18,13 @@ __all__ = ["check_file", "guard", "write_csv"]
 
 
 def guard(cell: object) -> str:
-    """Write a cell so that no spreadsheet takes it for a formula; numbers stay as they are.
+    """Write a cell so that no spreadsheet takes it for a formula, and no terminal for a command; numbers stay.
 
     Example:
         >>> guard("=1+1"), guard("-0.5"), guard("cat"), guard(None)
         ("'=1+1", '-0.5', 'cat', '')
     """
-    text = "" if cell is None else str(cell)
+    text = "" if cell is None else escape(str(cell), keep="\n\r\t")
     if not text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
         return text
     try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zoo.cli.arguments import check_target, read_augmentation, read_head, read_pairs, read_settings, read_weights
-from zoo.cli.options import AsJson, BatchSize, Bundle, Device, ImageColumn, Strict
+from zoo.cli.options import AsJson, BatchSize, BundleAt, Device, ImageColumn, Strict
 from zoo.cli.output import note, say, say_json, say_table, speaks
 from zoo.cli.runfile import take_file
 from zoo.errors import ConfigError
@@ -91,7 +91,7 @@ def fit(
     context: typer.Context,
     data: Annotated[str | None, typer.Argument(metavar="DATA", help=DATA, show_default=False)] = None,
     backbone: Annotated[str | None, typer.Option(metavar="REF", help="Backbone, such as timm:mobilenetv3.")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="BUNDLE", help="Folder of the new bundle.")] = None,
+    out: Annotated[str | None, typer.Option(metavar="BUNDLE", help="Folder or URL of the new bundle.")] = None,
     file: Annotated[  # its options are known before the others are read
         Path | None,
         typer.Option(is_eager=True, callback=take_file, metavar="FILE", help="Options as YAML or JSON; zoo schema."),
@@ -138,6 +138,8 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Train heads on one backbone or several and save the bundle."""
+    from zoo.remote import is_url
+
     if data is None:
         raise ConfigError("zoo fit needs DATA, on the command line or in --file.")
     streams = Streams.of(backbone, stream or (), inputs or (), share or ())
@@ -153,8 +155,8 @@ def fit(
     source = {"image": image, "split": split, "labels": target or None, "masks": mask or (), "strict": strict}
     history, saved = _train(data, source, streams, heads, read_weights(weights), run, out, overwrite=overwrite)
     if as_json:
-        return say_json({**history.as_json(), "bundle": str(saved)})
-    return _say_history(history, out, len(streams.plan().modalities))
+        return say_json({**history.as_json(), "bundle": saved})
+    return _say_history(history, saved if is_url(out) else str(Path(out)), len(streams.plan().modalities))
 
 
 def _train(
@@ -164,13 +166,14 @@ def _train(
     heads: list[Any],
     weights: str | None,
     run: Mapping[str, Any],
-    out: Path,
+    out: str,
     *,
     overwrite: bool,
-) -> tuple[History, Path]:
+) -> tuple[History, str]:
     """Find what is wrong at no cost first; then read, build, train and save."""
     import zoo
     from zoo.registry import registry
+    from zoo.remote import shown
     from zoo.training.evaluation import pick_device
     from zoo.training.tables import input_columns
 
@@ -183,10 +186,10 @@ def _train(
         streams.backbones, specs, inputs=streams.inputs, share=streams.share, weights=weights, seed=run["seed"]
     )
     history = zoo.fit(model, table, **run)
-    return history, model.save(out, overwrite=overwrite)
+    return history, shown(model.save(out, overwrite=overwrite))
 
 
-def _say_history(history: History, out: Path, inputs: int) -> None:
+def _say_history(history: History, out: str, inputs: int) -> None:
     parts = {"validation": history.validation, "test": history.test or {}}
     names = [(task, metric) for metrics in parts.values() for task in metrics for metric in metrics[task]]
     shown = [part for part, metrics in parts.items() if metrics]
@@ -201,7 +204,7 @@ def _say_history(history: History, out: Path, inputs: int) -> None:
     if history.skipped:
         note(f"left out, since they could not be read: {len(history.skipped)}")
     example = "picture.jpg" if inputs == 1 else "table.csv"
-    say(f"{out} is saved. Next: zoo predict {shlex.quote(str(out))} {example}")
+    say(f"{out} is saved. Next: zoo predict {shlex.quote(out)} {example}")
 
 
 def _number(value: float | None) -> str | None:
@@ -210,7 +213,7 @@ def _number(value: float | None) -> str | None:
 
 @speaks
 def evaluate(
-    bundle: Bundle,
+    bundle: BundleAt,
     data: Data,
     split: Annotated[str | None, typer.Option(metavar="PART", help="Only train, validation or test.")] = None,
     split_column: Annotated[str | None, typer.Option(metavar="COL", help="Column of train, validation, test.")] = None,

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["skip_initialisers"]
+__all__ = ["are_skipped", "skip_initialisers"]
 
 # In-place draws, which cost the time; on a parameter any in-place change is passed over.
 _DRAWS = frozenset(
@@ -72,6 +72,11 @@ def skip_initialisers() -> Iterator[None]:
         _leave()
 
 
+def are_skipped() -> bool:
+    """Say whether this thread is inside :func:`skip_initialisers`."""
+    return getattr(_here, "depth", 0) > 0
+
+
 def _enter() -> None:
     global _inside
     with _lock:
@@ -94,6 +99,6 @@ def _leave() -> None:
 
 def _passing_over(original: Callable[..., Any]) -> Callable[..., Any]:
     def initialise(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
-        return tensor if getattr(_here, "depth", 0) else original(tensor, *args, **kwargs)
+        return tensor if are_skipped() else original(tensor, *args, **kwargs)
 
     return initialise

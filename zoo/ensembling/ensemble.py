@@ -224,7 +224,7 @@ class Ensemble(nn.Module):
 
     def save(
         self, path: str | Path, *, overwrite: bool = False, members: Literal["embed", "refer"] | None = None
-    ) -> Path:
+    ) -> Path | str:
         """Save the ensemble as a bundle; see ``zoo.save``."""
         import zoo
 

@@ -10,6 +10,7 @@ from typing import Any
 from zoo.assembly import assemble, build
 from zoo.augmentation import Augmentation
 from zoo.ensembling.ensemble import Ensemble
+from zoo.ensembling.scoring import weights_from_scores
 from zoo.ensembling.spec import EnsembleSpec, MemberSpec, check_weights, read_combine, read_views
 from zoo.errors import ConfigError, InvalidReference
 from zoo.model import Model
@@ -39,9 +40,11 @@ def ensemble(
             on which ``heads`` are put; or a whole ``ModelSpec``. Without names they are ``member1``, ``member2``, …
         combine: ``mean`` of the probabilities; mean of the ``logits``; ``weighted`` mean of the probabilities; ``vote``
             of each member for its most likely class, or the median of numbers; ``greedy`` selection with replacement;
-            ``stacking``, a linear model on the members' outputs. ``greedy``, ``stacking``, and ``weighted`` without
-            weights are fitted on validation data: ``ensemble.fit(data)``.
-        weights: For ``weighted``: one for each member, 0 or more, or task name to such; they are made to sum to 1.
+            ``stacking``, a linear model on the members' outputs. ``greedy``, ``stacking`` and ``weighted`` are fitted
+            on validation data: ``ensemble.fit(data)``.
+        weights: For ``weighted``: one for each member, 0 or more, or task name to such; they are made to sum to 1. None
+            to weigh members that were fitted on the same data by the scores that ``zoo.fit`` found on its validation
+            rows, in proportion, or to the inverse square of an error; other members must then be fitted.
         tta: Test-time augmentation: ``flip`` for the picture and its mirror image, or an ``Augmentation``, or the name
             of one; each member's probabilities are averaged over the views.
         views: Number of views of an augmentation, the picture as it is among them; 8 by default.
@@ -90,6 +93,9 @@ def ensemble(
         by_task = weights if isinstance(weights, Mapping) else dict.fromkeys(made.tasks(), weights)
         _check_tasks(by_task, made)
         made.set_weights(by_task)
+    elif how == "weighted" and (scored := weights_from_scores(found)):
+        made.set_weights(scored)
+        made.provenance["weighted"] = "by the members' scores on their validation rows"
     return made
 
 
@@ -117,7 +123,13 @@ def _named(members: Any) -> dict[str, Any]:
 
 
 def _is_bundle(given: Any) -> bool:
-    return isinstance(given, Path) or (isinstance(given, str) and (os.path.isdir(given) or ":" not in given))
+    if isinstance(given, str):
+        return os.path.isdir(given) or ":" not in given or _is_url(given)
+    return isinstance(given, Path)
+
+
+def _is_url(given: Any) -> bool:
+    return isinstance(given, str) and "://" in given
 
 
 def _is_reference(given: Any) -> bool:
@@ -125,7 +137,7 @@ def _is_reference(given: Any) -> bool:
 
 
 def _member(name: str, given: Any, heads: Any, *, pretrained: bool, seed: int | None) -> tuple[Model, Path | None]:
-    """Give a member, and the folder of the bundle that it came from.
+    """Give a member, and the folder of the bundle that it came from; None where it came from none or from a URL.
 
     Raises:
         ConfigError: If it is none, or a reference without heads.
@@ -141,7 +153,7 @@ def _member(name: str, given: Any, heads: Any, *, pretrained: bool, seed: int | 
         loaded = zoo.load(given)
         if not isinstance(loaded, Model):
             raise ConfigError(f"The member {name!r} is an ensemble; give its members instead.")
-        return loaded, Path(os.path.abspath(given))
+        return loaded, None if _is_url(given) else Path(os.path.abspath(given))
     if not _is_reference(given):
         raise ConfigError(
             f"The member {name!r} must be a model, a bundle's folder, a reference or a ModelSpec, got "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -84,8 +85,8 @@ class EnsembleSpec:
         if not self.members:
             raise ConfigError("An ensemble must have at least one member, got none.")
         names = [member.name for member in self.members]
-        for name in names:
-            if names.count(name) > 1:
+        for name, count in Counter(names).items():
+            if count > 1:
                 raise ConfigError(f"Two members are called {name!r}; give each its own name.")
         if self.weights and self.combine not in ("weighted", "greedy"):
             raise ConfigError(f"combine={self.combine!r} takes no weights; set combine='weighted', or leave them out.")

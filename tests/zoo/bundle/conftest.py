@@ -3,7 +3,9 @@
 import json
 import shutil
 import sys
+import tempfile
 import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from torch import nn
 import zoo
 from zoo.bundle.manifest import _checksum
 from zoo.bundle.plain_json import canonical
+from zoo.bundle.staging import staged
 from zoo.contracts.features import Features
 from zoo.registry import Plugin, registry
 from zoo.spec import BackboneSpec, InputSpec, StageSpec
@@ -111,7 +114,21 @@ def copy(bundle, name="copy"):
     return target
 
 
+def files(model):
+    """Save a model, and give the bundle's files: path to content."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = model.save(Path(folder) / "bundle")
+        return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def put(content, path, *, overwrite=True):
+    """Write a bundle's files as a save does; the same ones always give the same bundle."""
+    with staged(path, overwrite=overwrite) as folder:
+        for name in sorted(content, key=lambda name: (name == "zoo.json", name)):
+            folder.write(name, content[name])
+
+
 @pytest.fixture
 def make():
     """Give the helpers of this file, which other files cannot import."""
-    return types.SimpleNamespace(tiny=tiny, rewrite=rewrite, copy=copy)
+    return types.SimpleNamespace(tiny=tiny, rewrite=rewrite, copy=copy, files=files, put=put)

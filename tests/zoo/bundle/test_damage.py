@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import zoo
-from zoo.bundle import manifest
 from zoo.bundle.plain_json import parse
 from zoo.errors import BundleError
 from zoo.registry import registry
@@ -25,30 +24,6 @@ def refused(path):
     report = zoo.verify(path)
     assert report.problems
     return not report.ok
-
-
-@pytest.mark.slow
-def test_every_flipped_bit_of_every_file_is_seen(bundle):
-    """Exhaustive: about 30,000 flips."""
-    flips = 0
-    for file in files_of(bundle):
-        good = file.read_bytes()
-        spoilt = bytearray(good)
-        for bit in range(8 * len(good)):
-            spoilt[bit // 8] ^= 1 << bit % 8
-            if file.name == "zoo.json":
-                with pytest.raises(BundleError):
-                    manifest.read(bytes(spoilt), "zoo.json")
-            else:
-                file.write_bytes(spoilt)
-                with pytest.raises(BundleError, match=file.name):
-                    zoo.load(bundle)
-            spoilt[bit // 8] ^= 1 << bit % 8
-        flips += 8 * len(good)
-        file.write_bytes(good)
-
-    assert flips > 25_000
-    zoo.load(bundle)
 
 
 def test_a_few_flips_are_seen_by_verify_and_the_file_is_named(bundle):
@@ -130,9 +105,9 @@ def test_a_newer_version_says_which_zoo_it_needs(bundle, make, key, value):
 
 
 def test_a_later_kind_is_named(bundle, make):
-    make.rewrite(bundle, lambda data: data.update(kind="delta"))
+    make.rewrite(bundle, lambda data: data.update(kind="archive"))
 
-    with pytest.raises(BundleError, match="the kind 'delta'"):
+    with pytest.raises(BundleError, match="the kind 'archive'"):
         zoo.load(bundle)
 
 
@@ -142,7 +117,7 @@ EDITS = {
     "a text for a number": lambda data: data["files"]["README.md"].update(size="12"),
     "a negative size": lambda data: data["files"]["README.md"].update(size=-1),
     "a float": lambda data: data["files"]["README.md"].update(size=880.0),
-    "a digest in capitals": lambda data: data["files"]["README.md"].update(sha256="A" * 64),
+    "a digest in capitals": lambda data: data["files"]["README.md"].update(blake3="A" * 64),
     "a missing key": lambda data: data.pop("model"),
     "no components": lambda data: data.update(components=[]),
     "one component twice": lambda data: data["components"].append(data["components"][0]),
@@ -184,7 +159,7 @@ def test_an_edit_that_knows_the_checksum_is_refused_by_load(bundle, make, case):
 
 
 def test_a_wrong_state_digest_is_seen_by_verify(bundle, make):
-    make.rewrite(bundle, lambda data: data["components"][0].update(state_digest="zsd1:sha256:" + "0" * 64))
+    make.rewrite(bundle, lambda data: data["components"][0].update(state_digest="zsd1:blake3:" + "0" * 64))
 
     report = zoo.verify(bundle)
 

@@ -1,12 +1,12 @@
 """The state digest sees names, dtypes, shapes and bytes, and nothing else."""
 
-import hashlib
 import json
 
 import hypothesis.strategies as st
 import pytest
 import safetensors.torch
 import torch
+from blake3 import blake3
 from hypothesis import HealthCheck, given, settings
 
 from zoo.bundle.digest import state_digest
@@ -32,12 +32,12 @@ states = st.dictionaries(
 def test_it_is_what_its_description_says():
     state = {"b": torch.tensor([1.0, 2.0]), "a": torch.tensor(3, dtype=torch.int64)}
     lines = [
-        ["a", "int64", [], hashlib.sha256((3).to_bytes(8, "little")).hexdigest()],
-        ["b", "float32", [2], hashlib.sha256(bytes.fromhex("0000803f00000040")).hexdigest()],
+        ["a", "int64", [], blake3((3).to_bytes(8, "little")).hexdigest()],
+        ["b", "float32", [2], blake3(bytes.fromhex("0000803f00000040")).hexdigest()],
     ]
-    expected = hashlib.sha256("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines).encode())
+    expected = blake3("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines).encode())
 
-    assert state_digest(state) == f"zsd1:sha256:{expected.hexdigest()}"
+    assert state_digest(state) == f"zsd1:blake3:{expected.hexdigest()}"
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])

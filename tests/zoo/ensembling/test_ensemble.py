@@ -201,6 +201,28 @@ def test_references_and_whole_specs_are_built(pictures):
         assert one.predict(pictures[0]) == model.predict(pictures[0])
 
 
+def with_scores(model, accuracy, mae, name="photos"):
+    """Let a member say how it did on validation rows."""
+    metrics = {"pet": {model.task("pet").best_metric[0]: accuracy}, "age": {model.task("age").best_metric[0]: mae}}
+    model.provenance = {"data": {"name": name, "rows": {"validation": 5}}, "metrics": {"validation": metrics}}
+    return model
+
+
+def test_members_of_the_same_data_are_weighed_by_their_validation_scores(member, pictures, tmp_path):
+    found = [with_scores(member(), *scores) for scores in [(0.9, 1.0), (0.6, 2.0)]]
+    paths = [model.save(tmp_path / f"{n}") for n, model in enumerate(found)]
+    made = zoo.ensemble(paths, "weighted")
+
+    assert made.spec.weights["pet"] == pytest.approx((0.6, 0.4))
+    assert made.spec.weights["age"] == pytest.approx((0.8, 0.2))  # inverse squares, 1 and 1/4
+    assert len(made.predict(pictures)) == len(pictures)
+
+
+def test_members_of_different_data_have_no_common_scores(member):
+    for other in (with_scores(member(), 0.6, 2.0, "others"), member()):
+        assert not zoo.ensemble([with_scores(member(), 0.9, 1.0), other], "weighted").spec.weights
+
+
 @pytest.mark.parametrize("combine", ["weighted", "greedy", "stacking"])
 def test_what_is_not_fitted_yet_says_so(member, pictures, combine):
     with pytest.raises(ConfigError, match=r"must be fitted on validation data first: ensemble\.fit"):
