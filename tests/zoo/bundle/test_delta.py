@@ -6,10 +6,12 @@ import shutil
 import pytest
 import safetensors.torch
 import torch
+import transformers
 
 import zoo
 from zoo.bundle.store import Store
 from zoo.errors import BundleError, ConfigError
+from zoo.registry import registry
 
 CLASSES = ["cat", "dog"]
 
@@ -30,8 +32,12 @@ def first(tmp_path):
 
 def run(model):
     torch.manual_seed(0)
+    inputs = {}
+    for entry in model.spec.streams.values():
+        given = entry.backbone.inputs[0]
+        inputs.setdefault(entry.input, torch.randn(2, given.channels, *given.size))
     with torch.inference_mode():
-        return model(torch.randn(2, 3, 96, 96))
+        return model(inputs)
 
 
 def equal(one, other):
@@ -43,26 +49,50 @@ def tensors_in(bundle, file="backbones/main/delta.safetensors"):
     return safetensors.torch.load_file(bundle / file) if (bundle / file).exists() else {}
 
 
+PET = {"type": "classifier", "name": "pet", "classes": CLASSES}
+INNER = {"type": "classifier", "classes": CLASSES}
+BOTH = {"a": "timm:test_resnet", "b": "timm:test_vit"}
 HEADS = {
-    "classifier": lambda: zoo.head("classifier", classes=CLASSES),
-    "cosine": lambda: zoo.head("classifier", classes=CLASSES, cosine=True, hidden=8),
-    "several labels": lambda: zoo.head("classifier", classes=CLASSES, multi_label=True),
-    "regression": lambda: zoo.head("regression", name="age"),
-    "ordinal": lambda: zoo.head("ordinal", classes=["s", "m", "l"]),
-    "embedding": lambda: zoo.head("embedding", classes=CLASSES, dim=8),
-    "prototype": lambda: zoo.head("prototype", classes=CLASSES),
-    "segmentation": lambda: zoo.head("segmentation", classes=CLASSES),
-    "several": lambda: [zoo.head("classifier", name="pet", classes=CLASSES), zoo.head("regression", name="age")],
+    "classifier": ("timm:test_resnet", PET),
+    "cosine": ("timm:test_resnet", {**PET, "cosine": True, "hidden": 8}),
+    "several labels": ("timm:test_resnet", {**PET, "multi_label": True}),
+    "regression": ("timm:test_resnet", {"type": "regression", "name": "age"}),
+    "ordinal": ("timm:test_resnet", {"type": "ordinal", "name": "size", "classes": ["s", "m", "l"]}),
+    "embedding": ("timm:test_resnet", {"type": "embedding", "name": "who", "classes": CLASSES, "dim": 8}),
+    "prototype": ("timm:test_resnet", {"type": "prototype", "name": "who", "classes": CLASSES}),
+    "segmentation": ("timm:test_resnet", {"type": "segmentation", "name": "map", "classes": CLASSES}),
+    "attention_pool": ("timm:test_vit", {"type": "attention_pool", "name": "pet", "classes": CLASSES, "heads": 2}),
+    "multi_task": (
+        "timm:test_resnet",
+        {"type": "multi_task", "name": "all", "balance": "uncertainty", "heads": [PET, {**PET, "name": "coat"}]},
+    ),
+    "two_stream": (BOTH, {"type": "two_stream", "name": "pet", "head": INNER}),
+    "feature_fusion": (BOTH, {"type": "feature_fusion", "name": "pet", "method": "gated", "head": INNER}),
+    "zero_shot": ("hf:clip#vision", {"type": "zero_shot", "name": "kind", "classes": CLASSES, "dim": 16}),
 }
 
 
-@pytest.mark.parametrize("kind", HEADS)
-def test_each_head_comes_back_with_equal_outputs_and_none_of_the_backbone(first, tmp_path, kind):
-    model = zoo.build("timm:test_resnet", HEADS[kind](), weights=None, seed=0)
-    bundle = model.save(tmp_path / "task", kind="delta", base=first[0])
+def test_every_head_that_ships_is_tried():
+    ours = {name for name, plugin in registry().names("heads").items() if plugin.distribution == "headzoo"}
+    assert ours == {head["type"] for _, head in HEADS.values()}
 
-    assert tensors_in(bundle) == {}  # one seed gives each backbone the same weights, whatever the heads
-    assert equal(zoo.load(bundle), model)
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_each_head_comes_back_with_equal_outputs_and_none_of_the_backbone(tmp_path, kind):
+    backbone, head = HEADS[kind]
+    if kind == "zero_shot":
+        part = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 48, "num_hidden_layers": 2}
+        vision = {**part, "image_size": 32, "patch_size": 8}
+        transformers.CLIPConfig(text_config=part, vision_config=vision, projection_dim=16).save_pretrained(tmp_path)
+        backbone = f"hf:{tmp_path}#vision"
+    base = zoo.build(backbone, [], weights=None, seed=0)
+    model = zoo.build(backbone, head, weights=None, seed=0)
+    bundle = model.save(tmp_path / "task", kind="delta", base=base)
+
+    assert not list((bundle / "backbones").rglob("*.safetensors"))  # one seed gives the same weights, whatever the head
+    loaded = zoo.load(bundle)
+    assert all(torch.equal(t, loaded.state_dict()[name]) for name, t in model.state_dict().items())
+    assert equal(loaded, model)
     assert zoo.verify(bundle, run=True).ok
 
 
