@@ -11,10 +11,10 @@ demo: $(VENV)/.demo
 	$(BIN)/zoo demo
 
 test: lint types imports
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not soak"
 
 quick: lint types imports
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not soak"
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -45,7 +45,7 @@ bench: $(VENV)/.test
 # Bundles under faults, for an hour: thousands of kills, readers and writers at one bundle, every power cut.
 soak: $(VENV)/.test
 	$(BIN)/python benchmarks/faults.py --kills 2000
-	$(BIN)/python -m pytest -m slow tests/zoo/bundle tests/zoo/signing
+	$(BIN)/python -m pytest -m soak
 
 # Every architecture of the three libraries, ours and the peers': hours; it goes on where it stopped.
 coverage: $(VENV)/.bench

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, example, given, settings
+from hypothesis import example, strategies as st
 from PIL import Image
 from timm.data.transforms import CenterCropOrPad, ResizeKeepRatio
 from torchvision.models.detection.transform import _resize_image_and_masks
@@ -79,6 +79,8 @@ def test_contain_half_up_is_the_rule_of_segment_anything(height, width, edge):
 
 
 @settings(max_examples=400, deadline=None)
+@example(512, 16, 16, 496, 16)
+@example(16, 512, 16, 496, 16)
 @given(SIDE, SIDE, EDGE, EDGE, st.sampled_from([1, 16]))
 def test_limit_is_detrs_rule_and_in_multiples_that_of_yolos(height, width, shorter, longer, multiple):
     if multiple == 1:

@@ -38,7 +38,12 @@ def scaled_size(height: int, width: int, resize: tuple[int, ...] | None, fit: Fi
     """
     if resize is not None and fit in COUNTED:
         return COUNTED[fit][1](height, width, resize, multiple)
-    rows, columns = (height, width) if resize is None else RULES[fit](height, width, resize)
+    if resize is None:
+        rows, columns = height, width
+    elif fit == "limit" and multiple > 1:
+        rows, columns = _limit(height, width, resize, tall=True)
+    else:
+        rows, columns = RULES[fit](height, width, resize)
     if multiple > 1:
         raised = multiple - 1 if snap == "up" else 0
         rows, columns = ((side + raised) // multiple * multiple for side in (rows, columns))
@@ -103,14 +108,17 @@ def _within(height: int, width: int, resize: tuple[int, ...]) -> Size:
     return (math.floor(height / ratio), math.floor(width / ratio)) if ratio > 1 else (height, width)
 
 
-def _limit(height: int, width: int, resize: tuple[int, ...]) -> Size:
-    """Scale the shorter side to one number, less where the longer would be above the other; DETR's rule."""
+def _limit(height: int, width: int, resize: tuple[int, ...], *, tall: bool = False) -> Size:
+    """Scale the shorter side to one number, less where the longer would be above the other; DETR's rule.
+
+    With ``tall``, a tall picture whose width is right already is scaled as any other; YOLOS's rule, in multiples.
+    """
     short, long = sorted((height, width))
     size, exact = resize[0], float(resize[0])
     if float(long) / float(short) * size > resize[1]:
         exact = resize[1] * float(short) / float(long)
         size = round(exact)
-    if short == size:
+    if short == size and not (tall and width < height):
         return height, width
     return (int(exact * height / width), size) if width < height else (size, int(exact * width / height))
 

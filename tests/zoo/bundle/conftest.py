@@ -20,6 +20,9 @@ from zoo.registry import Plugin, registry
 from zoo.spec import BackboneSpec, InputSpec, StageSpec
 
 
+collect_ignore = ["watching.py"]  # a program that a test runs
+
+
 class TinyBackbone(zoo.Backbone):
     """A convolution, and with ``?own=true`` a projection that stands beside the native module."""
 

@@ -100,7 +100,7 @@ def test_a_flip_after_a_good_load_is_found_though_the_file_is_remembered(quick):
             overwrite(file, good)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_loading_refuses_every_flipped_bit(quick):
     for file in files_of(quick):
         good = file.read_bytes()
@@ -111,7 +111,7 @@ def test_loading_refuses_every_flipped_bit(quick):
         overwrite(file, good)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_thousand_random_flips_in_20_megabytes_are_found(make, tmp_path):
     bundle = zoo.build("timm:resnet14t", weights=None, seed=0).save(tmp_path / "bundle")
     file = max(files_of(bundle), key=lambda path: path.stat().st_size)
@@ -165,7 +165,7 @@ def test_cuts_and_extensions_of_every_file_are_refused(quick):
     assert check_every_cut(quick, 23, both_refuse) > 150
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_every_length_that_a_file_can_be_cut_to_is_refused(quick):
     assert check_every_cut(quick, 1, both_refuse) > 3_000
 

@@ -110,7 +110,7 @@ def reader(path, tensors, until):
     return work
 
 
-@pytest.mark.parametrize("seconds", [3.0, pytest.param(60.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [3.0, pytest.param(60.0, marks=pytest.mark.soak)])
 def test_readers_see_one_generation_while_a_writer_replaces_it(make, generations, tensors, tmp_path, renaming, seconds):
     path = tmp_path / "home" / "bundle"
     make.put(generations[0], path, overwrite=False)
@@ -160,7 +160,7 @@ def test_a_reader_that_lost_the_race_is_waited_for(make, generations, tensors, t
     assert beside(path) == ["bundle"]
 
 
-@pytest.mark.parametrize("saves", [6, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("saves", [6, pytest.param(100, marks=pytest.mark.soak)])
 def test_of_eight_writers_one_is_the_last_and_its_bundle_is_whole(
     make, generations, tensors, tmp_path, renaming, locking, saves
 ):

@@ -87,7 +87,7 @@ def kill_writers(times, start, look, *, most, seed=0):
         look()
 
 
-@pytest.mark.parametrize("times", [60, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [60, pytest.param(300, marks=pytest.mark.soak)])
 def test_a_kill_leaves_the_old_bundle_or_the_new_one(make, generations, identities, tmp_path, renaming, times):
     path = tmp_path / "home" / "bundle"
     make.put(generations[0], path, overwrite=False)
@@ -105,7 +105,7 @@ def test_a_kill_leaves_the_old_bundle_or_the_new_one(make, generations, identiti
     kill_writers(times, write, look, most=0.03)
 
 
-@pytest.mark.parametrize("times", [60, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [60, pytest.param(300, marks=pytest.mark.soak)])
 def test_a_kill_leaves_a_new_bundle_whole_or_nothing(make, generations, identities, tmp_path, times):
     home = tmp_path / "home"
     home.mkdir()
@@ -226,7 +226,7 @@ def whole_saves(make):
 
 
 @pytest.mark.parametrize(
-    "what", ["model", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ensemble", "delta"))]
+    "what", ["model", *(pytest.param(name, marks=pytest.mark.soak) for name in ("ensemble", "delta"))]
 )
 def test_a_fault_at_any_call_of_a_whole_save_leaves_what_was_there(make, tmp_path, what, monkeypatch):
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
@@ -260,7 +260,7 @@ def test_a_fault_at_any_call_of_a_whole_save_leaves_what_was_there(make, tmp_pat
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # an interrupt inside os.scandir
-@pytest.mark.parametrize("times", [40, pytest.param(400, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [40, pytest.param(400, marks=pytest.mark.soak)])
 def test_an_interrupt_at_a_random_instant_leaves_a_whole_bundle_and_the_next_save_clears_up(
     make, generations, identities, tmp_path, renaming, times
 ):
@@ -350,4 +350,6 @@ def test_the_script_of_faults_counts_what_is_broken(script, tmp_path):
     parent = os.getpid()
     counts = script.kill(script.Case("half", write, read), 3, random.Random(0), tmp_path)
 
-    assert (counts.kills, counts.unreadable, counts.mixed, counts.lost, counts.left) == (3, 3, 0, 3, 3)
+    assert (counts.kills, counts.mixed) == (3, 0)
+    assert counts.unreadable == counts.lost == counts.left  # one may be killed before it has begun
+    assert counts.unreadable > 0

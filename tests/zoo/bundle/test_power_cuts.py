@@ -302,7 +302,7 @@ def on_disk(path):
     return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
-MORE = pytest.mark.parametrize("more", [40, pytest.param(2000, marks=pytest.mark.slow)])
+MORE = pytest.mark.parametrize("more", [40, pytest.param(2000, marks=pytest.mark.soak)])
 
 
 @MORE
@@ -402,7 +402,7 @@ def test_a_power_cut_after_a_sync_that_failed_leaves_the_old_bundle(
     assert found[-1] == {identities[0]}
 
 
-@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["publishing", "every call"])
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.soak)], ids=["publishing", "every call"])
 def test_a_power_cut_while_a_save_clears_up_after_a_dead_one_leaves_the_one_or_the_other(
     make, generations, identities, disk, tmp_path, renaming, every
 ):

@@ -132,7 +132,7 @@ def test_every_change_of_some_keys_of_a_real_one_is_refused(tmp_path):
     assert accepted == []
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize(("name", "most"), [("test_resnet", 20), ("test_vit", None)])
 def test_every_change_of_every_key_is_refused(tmp_path, name, most):
     model = zoo.build(f"timm:{name}", zoo.head("classifier", name="pet", classes=["a", "b"]), weights=None)

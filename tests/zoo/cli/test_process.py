@@ -130,7 +130,9 @@ def test_ctrl_c_ends_with_130_and_one_line(pets, tmp_path):
     out = tmp_path / "model"
     argv = ["fit", str(pets), "--backbone", "timm:test_resnet", "--weights", "none", "--out", str(out)]
     command = [sys.executable, "-m", "zoo.cli", *argv, "--epochs", "100000"]
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # what is ignored here would be there as well
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, heard)
     assert child.stderr is not None
     first = child.stderr.readline()
     time.sleep(1)
