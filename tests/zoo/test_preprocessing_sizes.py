@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import assume, example, given, settings
-from hypothesis import example, strategies as st
+from hypothesis import strategies as st
 from PIL import Image
 from timm.data.transforms import CenterCropOrPad, ResizeKeepRatio
 from torchvision.models.detection.transform import _resize_image_and_masks

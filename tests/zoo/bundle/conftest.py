@@ -19,7 +19,6 @@ from zoo.contracts.features import Features
 from zoo.registry import Plugin, registry
 from zoo.spec import BackboneSpec, InputSpec, StageSpec
 
-
 collect_ignore = ["watching.py"]  # a program that a test runs
 
 

@@ -150,5 +150,8 @@ def test_the_base_of_a_delta_bundle_is_told(make, tmp_path):
     found = zoo.inspect(model.save(tmp_path / "delta", kind="delta", base=whole))
 
     assert found.kind == "delta"
-    assert (found.bases["main"]["label"], found.bases["main"]["path"]) == ("tiny:tiny of the bundle 'whole'", "../whole")
+    assert (found.bases["main"]["label"], found.bases["main"]["path"]) == (
+        "tiny:tiny of the bundle 'whole'",
+        "../whole",
+    )
     assert {one.file for one in found.tensors} == {"heads/pet/model.safetensors"}
