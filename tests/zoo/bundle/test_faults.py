@@ -351,5 +351,4 @@ def test_the_script_of_faults_counts_what_is_broken(script, tmp_path):
     counts = script.kill(script.Case("half", write, read), 3, random.Random(0), tmp_path)
 
     assert (counts.kills, counts.mixed) == (3, 0)
-    assert counts.unreadable == counts.lost == counts.left  # one may be killed before it has begun
-    assert counts.unreadable > 0
+    assert 0 < counts.unreadable == counts.lost <= counts.left  # one may be killed before it has begun
