@@ -168,11 +168,14 @@ def _fit(module: nn.Module, given: Mapping[str, Tensor], where: str) -> None:
     floating = {tensor.dtype for tensor in given.values() if tensor.is_floating_point()}
     if len(floating) == 1 and floating != {torch.float32}:
         module.to(dtype=floating.pop())  # as .half() did, buffers that are not saved too
-    for key, own in module.state_dict(keep_vars=True).items():
+    state = module.state_dict(keep_vars=True)
+    for key, own in state.items():
         tensor = given.get(key)
-        if tensor is not None and own.is_floating_point() and tensor.is_floating_point():
+        if tensor is None or tensor.dtype == own.dtype:
+            continue
+        if own.is_floating_point() and tensor.is_floating_point():
             own.data = own.data.to(tensor.dtype)
-    fit_weights(module, given, where=where)
+    fit_weights(module, given, where=where, state=state)
 
 
 def _owner(model: Model, name: str) -> tuple[nn.Module, str]:

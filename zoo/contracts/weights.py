@@ -28,7 +28,12 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def fit_weights(
-    module: nn.Module, tensors: Mapping[str, Tensor], *, where: str, classifier: Iterable[str] = ()
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    *,
+    where: str,
+    classifier: Iterable[str] = (),
+    state: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Make tensors a module's own: every key must be there, none may be left over, shape and dtype must be equal.
 
@@ -41,12 +46,13 @@ def fit_weights(
         tensors: Key to tensor.
         where: Where they come from, for the message.
         classifier: Paths of the library's own classifier; its tensors may be there and are left out.
+        state: The module's state dict where the caller has it.
 
     Raises:
         WeightsError: If they do not fit; nothing is loaded then.
     """
     heads = tuple(path + "." for path in classifier)
-    own = module.state_dict()
+    own = module.state_dict() if state is None else state
     given = {key: tensor for key, tensor in tensors.items() if key in own or not key.startswith(heads or ("\0",))}
     missing, extra = [key for key in own if key not in given], [key for key in given if key not in own]
     if missing or extra:
