@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 WATCHING = Path(__file__).with_name("watching.py")
 attacking = runpy.run_path(str(Path(__file__).with_name("attacking.py")))
 ATTACKS = attacking["ATTACKS"]

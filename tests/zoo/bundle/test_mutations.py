@@ -20,6 +20,8 @@ from zoo.bundle.plain_json import canonical
 from zoo.bundle.tensors import decode
 from zoo.errors import BundleError, ZooError
 
+pytestmark = pytest.mark.slow
+
 HEADERS, MANIFESTS = 100_000, 50_000
 MOST_SECONDS, MOST_MEMORY = 2.0, 64 * 2**20
 
