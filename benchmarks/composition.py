@@ -16,6 +16,7 @@ import importlib.util
 import logging
 import math
 import statistics
+import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -85,9 +86,17 @@ def size_of(model: Any, folder: Path) -> float:
     return sum(file.stat().st_size for file in saved.rglob("*") if file.is_file()) / 1e6
 
 
+class Rows(dict[str, Found]):
+    """The rows of one seed, each told as it comes: the whole takes the better part of an hour."""
+
+    def __setitem__(self, name: str, found: Found) -> None:
+        super().__setitem__(name, found)
+        print(name, {key: round(value, 4) for key, value in found.items()}, file=sys.stderr, flush=True)
+
+
 def run(seed: int, epochs: int, folder: Path) -> dict[str, Found]:
     """Train and measure all models of one seed."""
-    table, found, members = table_of(folder, seed), {}, {}
+    table, found, members = table_of(folder, seed), Rows(), {}
     for name, reference in BACKBONES.items():
         model, seconds = trained(zoo.build(reference, inner(), seed=seed), table, seed, epochs)
         members[name] = model
