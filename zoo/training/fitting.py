@@ -21,14 +21,12 @@ from zoo.errors import ConfigError, UnknownName
 from zoo.model import Model
 from zoo.registry import registry
 from zoo.spec import check_options
-from zoo.training.batches import Collator, FeatureRows, Row, SampleRows, ViewRows, rows_of
+from zoo.training.batches import Collator, Row
+from zoo.training.datasets import make_datasets
 from zoo.training.engine import Objective
 from zoo.training.evaluation import measure, pick_device
-from zoo.training.features import FeatureStore, storable
-from zoo.training.groups import HEADS
 from zoo.training.history import History, Metrics
 from zoo.training.learning import learn_features, rest
-from zoo.training.masks import Targets
 from zoo.training.running import train
 from zoo.training.selection import TASKS, baselines, check_tasks
 from zoo.training.settings import Settings
@@ -131,7 +129,7 @@ def fit(
     if decides == TASKS and "validation" in targets:
         history.baselines = baselines(model.tasks(), targets["train"], targets["validation"])
     _tell(model, table, columns, history)
-    datasets = _datasets(model, plan, parts, targets, history, place, run)
+    datasets = make_datasets(model, plan, parts, targets, history, place, run)
     learn_features(model, datasets["train"], batch_size=batch_size, place=place)
     if not rest(model, plan):
         train(model, plan, datasets, run, history, place, decides=decides, higher=higher, progress=progress)
@@ -196,36 +194,6 @@ def _tell(model: Model, table: Table, columns: Mapping[str, str], history: Histo
         classes = getattr(task.config, "classes", None)
         what = f": {', '.join(f'{i} {c}' for i, c in enumerate(classes))}" if classes else ""
         log.info("The head %r (%s) learns the column %r%s", name, task.spec.type, columns[name], what)
-
-
-def _datasets(
-    model: Model,
-    plan: Plan,
-    parts: Mapping[str, Table],
-    targets: Mapping[str, Mapping[str, Targets]],
-    history: History,
-    place: torch.device,
-    run: Settings,
-) -> dict[str, Dataset[Row]]:
-    """Make the data sets: features that are computed once where no backbone ever trains, else pictures."""
-    rests = plan.stages() - plan.never_trained() == {HEADS}
-    if run.augmentation is not None or not rests or not storable(model):
-        made: dict[str, Dataset[Row]] = {part: SampleRows(model, rows, targets[part]) for part, rows in parts.items()}
-        if run.augmentation is not None:
-            if rests:
-                log.info("With an augmentation no features are kept: the backbone runs on new views in each epoch.")
-            made["train"] = ViewRows(model, parts["train"], targets["train"], run.augmentation, run.seed)
-        return made
-    history.cached_features = True
-    store = FeatureStore(model)
-    samples = {part: rows_of(model, rows) for part, rows in parts.items()}
-    every = store.get([row for part in samples.values() for row in part], device=place)
-    datasets: dict[str, Dataset[Row]] = {}
-    start = 0
-    for part, rows in samples.items():
-        datasets[part] = FeatureRows(every.select(range(start, start + len(rows))), targets[part])
-        start += len(rows)
-    return datasets
 
 
 def _close(

@@ -18,7 +18,8 @@ from zoo.contracts.method import Plan
 from zoo.data import placed
 from zoo.model import Model
 from zoo.training.batches import Collator, Row
-from zoo.training.engine import Objective, follow
+from zoo.training.engine import Objective
+from zoo.training.following import follow
 from zoo.training.groups import stage_of
 
 __all__ = ["LearnAgain", "learn_features", "listening", "rest"]

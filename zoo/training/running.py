@@ -16,8 +16,10 @@ from transformers.trainer_callback import ProgressCallback
 from zoo.contracts.method import Plan
 from zoo.model import Model
 from zoo.training.batches import Collator, Row
-from zoo.training.engine import BestEpoch, Engine, FollowPlan, LastEpoch, NewViews, Objective, follow
+from zoo.training.engine import Engine, Objective
+from zoo.training.following import FollowPlan, NewViews, follow
 from zoo.training.history import History
+from zoo.training.judging import BestEpoch, LastEpoch
 from zoo.training.learning import LearnAgain
 from zoo.training.settings import Settings
 

@@ -72,7 +72,7 @@ def test_features_computed_once_teach_what_the_backbone_would_teach_in_every_epo
     def pictures(model, plan, parts, targets, *_):
         return {part: SampleRows(model, rows, targets[part]) for part, rows in parts.items()}
 
-    monkeypatch.setattr(fitting, "_datasets", pictures)
+    monkeypatch.setattr(fitting, "make_datasets", pictures)
     second = zoo.fit(fresh, table(), **FROZEN)
 
     assert (first.cached_features, second.cached_features) == (True, False)
