@@ -2,8 +2,8 @@
 
 For each architecture and batch the ratio is the median over rounds of ours to the mean of two of the library's own,
 made alike, one before and one after it; 1.00 means that the uniform interface costs nothing. The control is the ratio
-of those two to each other: what it is off 1.00 is due to where their weights lie in memory. With CUDA the device is
-synchronised around each run.
+of those two to each other: what it is off 1.00 is due to where their weights lie in memory, so at batch 1 all three are
+made several times and the median over these sets is given. With CUDA the device is synchronised around each run.
 """
 
 from __future__ import annotations
@@ -61,37 +61,46 @@ def timed(module: torch.nn.Module, image: torch.Tensor) -> float:
     return time.perf_counter() - start
 
 
+def compared(name: str, batch: int, rounds: int, device: torch.device) -> list[tuple[float, float, float]]:
+    """Make ours between two of the library's own, and time the three in turn; one triple a round."""
+    head = zoo.head("classifier", classes=[str(i) for i in range(10)])
+    before = CASES[name]().eval().to(device)  # a module made later lies better or worse in memory, by some 1 %
+    ours = zoo.build(name, head, weights=None).to(device)
+    runs = [ours, before, CASES[name]().eval().to(device)]
+    image = torch.randn(batch, 3, 224, 224, device=device)
+    times: list[list[float]] = [[], [], []]
+    with torch.inference_mode():
+        for _ in range(3):
+            for run in runs:
+                run(image)
+        for number in range(rounds):
+            for place in range(3):  # each finds the caches as each of the others left them
+                turn = (number + place if number % 2 else number - place) % 3
+                times[turn].append(timed(runs[turn], image))
+    return list(zip(*times, strict=True))
+
+
 def main() -> None:
     """Run all cases and print one line each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--names", nargs="+", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--sets", type=int, default=3, help="times that all three modules are made anew")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 32])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    device = torch.device(arguments.device)
     print(f"{'backbone':30} batch   ours ms   peer ms   ratio control")
-    for name, make in CASES.items():
-        head = zoo.head("classifier", classes=[str(i) for i in range(10)])
-        before = make().eval().to(device)  # a module made later lies better or worse in memory, by some 1 %
-        ours = zoo.build(name, head, weights=None).to(device)
-        runs = [ours, before, make().eval().to(device)]
+    for name in arguments.names:
         for batch in arguments.batches:
-            image = torch.randn(batch, 3, 224, 224, device=device)
-            times: list[list[float]] = [[], [], []]
-            with torch.inference_mode():
-                for _ in range(3):
-                    for run in runs:
-                        run(image)
-                for number in range(arguments.rounds * (4 if batch == 1 else 1)):
-                    for place in range(3):  # each finds the caches as each of the others left them
-                        turn = (number + place if number % 2 else number - place) % 3
-                        times[turn].append(timed(runs[turn], image))
-            mine, peers = times[0], [(one + other) / 2 for one, other in zip(*times[1:], strict=True)]
-            ratio = statistics.median(a / b for a, b in zip(mine, peers, strict=True))
-            control = statistics.median(a / b for a, b in zip(*times[1:], strict=True))
-            one, other = statistics.median(mine) * 1e3, statistics.median(peers) * 1e3
-            print(f"{name:30} {batch:5} {one:9.2f} {other:9.2f} {ratio:7.3f} {control:7.3f}", flush=True)
+            rounds, sets = arguments.rounds * (4 if batch == 1 else 1), arguments.sets if batch == 1 else 1
+            every = [compared(name, batch, rounds, torch.device(arguments.device)) for _ in range(sets)]
+            ratios = [statistics.median(2 * a / (b + c) for a, b, c in times) for times in every]
+            control = [statistics.median(b / c for _, b, c in times) for times in every]
+            flat = [times for one in every for times in one]
+            mine, peers = (statistics.median(found) for found in ([a for a, *_ in flat], [b for _, b, _ in flat]))
+            told = f"{statistics.median(ratios):7.3f} {statistics.median(control):7.3f}"
+            print(f"{name:30} {batch:5} {mine * 1e3:9.2f} {peers * 1e3:9.2f} {told}", flush=True)
 
 
 if __name__ == "__main__":

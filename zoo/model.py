@@ -73,6 +73,7 @@ class Model(nn.Module):
         self.input_names = tuple(dict.fromkeys(entry.input for entry in spec.streams.values()))
         """Names of the inputs, in the order of the streams."""
         self._optional = optional
+        self._alone = next(iter(spec.streams)) if len(spec.streams) == 1 and not optional else None
         self.provenance: dict[str, Any] = {}
         """How the model came to be (method, data, metrics); JSON, kept in its bundle."""
         self.cut: dict[str, frozenset[str]] = {
@@ -99,6 +100,8 @@ class Model(nn.Module):
         Raises:
             ShapeError: If an input is missing, or has the wrong rank, channels, size or dtype.
         """
+        if self._alone is not None and run is None and isinstance(inputs, Tensor):
+            return {self._alone: self.backbones[self._alone](inputs, self.wants[self._alone])}
         given = self._by_stream(inputs)
         found: dict[str, Features] = {}
         passes: dict[tuple[str, int], Features] = {}

@@ -117,6 +117,7 @@ class Backbone(nn.Module, ABC):
         self.native = native
         self._stages = stages
         self._typed: tuple[tuple[str, ...], str] = ((), "")
+        self._accepted: tuple[torch.Size, torch.dtype, Want] | None = None
         self.kept: Want | None = None
         """What it was cut to; None while it is whole."""
 
@@ -140,9 +141,15 @@ class Backbone(nn.Module, ABC):
         """
         want = want or Want()
         tensors = {self.spec.inputs[0].name: inputs} if isinstance(inputs, Tensor) else dict(inputs)
-        check_inputs(self.spec, tensors)
-        check_want(self.spec, want)
-        self._check_kept(want)
+        alike = None  # batches are mostly like the one before, which was checked
+        if isinstance(inputs, Tensor) and not torch.compiler.is_compiling():
+            alike = inputs.shape, inputs.dtype, want
+        if alike is None or alike != self._accepted:
+            check_inputs(self.spec, tensors)
+            check_want(self.spec, want)
+            self._check_kept(want)
+            if alike is not None:
+                self._accepted = alike
         own = self.dtype
         for name, tensor in tensors.items():
             if tensor.dtype != own and tensor.is_floating_point():
@@ -193,7 +200,7 @@ class Backbone(nn.Module, ABC):
         if not _outputs(want):
             raise CapabilityError(f"{self.spec.reference}: nothing is wanted, so nothing would be left of it.")
         if self.cut(want):
-            self.kept = want
+            self.kept, self._accepted = want, None
 
     def cut(self, want: Want) -> bool:
         """Do what :meth:`trim` says; a provider that cannot leaves the backbone whole, which is what this does.

@@ -30,7 +30,7 @@ class ModuleMap(nn.Module, Generic[M]):
             super().__setattr__(name, value)
 
     def __getitem__(self, name: str) -> M:
-        return cast(M, self._modules[name])
+        return cast("M", self._modules[name])
 
     def __contains__(self, name: object) -> bool:
         return name in self._modules
@@ -47,8 +47,8 @@ class ModuleMap(nn.Module, Generic[M]):
 
     def values(self) -> ValuesView[M]:
         """Give the modules, in order."""
-        return cast(ValuesView[M], self._modules.values())
+        return cast("ValuesView[M]", self._modules.values())
 
     def items(self) -> ItemsView[str, M]:
         """Give the pairs, in order."""
-        return cast(ItemsView[str, M], self._modules.items())
+        return cast("ItemsView[str, M]", self._modules.items())

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from zoo.contracts.backbone import StageMap, check_inputs, check_want
-from zoo.contracts.features import Want
+from zoo.contracts.backbone import Backbone, StageMap, check_inputs, check_want
+from zoo.contracts.features import Features, Want
 from zoo.contracts.head import Needs
 from zoo.errors import CapabilityError, ShapeError, UnknownName
 from zoo.spec import BackboneSpec, InputSpec, StageSpec
@@ -123,6 +123,37 @@ TEXT = (
     InputSpec(name="input_ids", kind="tokens", rank=2, dtype="int64"),
     InputSpec(name="mask", kind="mask", rank=2, dtype="int64", required=False),
 )
+
+
+class Mean(Backbone):
+    """Pools the input, and notes of what type it came."""
+
+    def extract(self, inputs, want):
+        self.seen = inputs["image"].dtype
+        return Features(pooled=inputs["image"].mean(dim=(2, 3)))
+
+    def cut(self, want):
+        return True
+
+
+def test_each_batch_is_checked_and_converted_whatever_the_one_before_was():
+    backbone = Mean(spec(), nn.Conv2d(3, 8, 1), StageMap(nn.Conv2d(3, 8, 1), {}))
+    right = torch.zeros(2, 3, 64, 64)
+
+    for wrong in (right[:, :1], right[0], right.byte(), right[..., :33], {"picture": right}):
+        backbone(right)
+        with pytest.raises(ShapeError):
+            backbone(wrong)
+    with pytest.raises(CapabilityError, match="gives no tokens"):
+        backbone(right, Want(tokens=True))
+    backbone(right)
+    backbone.half()
+    backbone(right)
+    assert backbone.seen == torch.float16
+    backbone(right, Want(maps=("s1",)))
+    backbone.trim(Want())
+    with pytest.raises(CapabilityError, match="was cut to what gives pooled"):
+        backbone(right, Want(maps=("s1",)))
 
 
 @pytest.mark.parametrize(
