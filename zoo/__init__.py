@@ -62,7 +62,7 @@ _FACE = {
     "build": ("zoo.assembly", "build"),
     "check_options": ("zoo.spec", "check_options"),
     "convert": ("zoo.converting.making", "convert"),
-    "diff": ("zoo.bundle.comparing", "diff"),
+    "diff": ("zoo.remote", "diff"),
     "ensemble": ("zoo.ensembling.making", "ensemble"),
     "evaluate": ("zoo.training.evaluation", "evaluate"),
     "export": ("zoo.exporting.writing", "export"),
@@ -74,7 +74,7 @@ _FACE = {
     "hookimpl": ("zoo.hooks", "hookimpl"),
     "infer_heads": ("zoo.training.heads", "infer_heads"),
     "info": ("zoo.catalog", "info"),
-    "inspect": ("zoo.bundle.inspecting", "inspect"),
+    "inspect": ("zoo.remote", "inspect"),
     "list": ("zoo.catalog", "list_backbones"),
     "load": ("zoo.remote", "load"),
     "plugins": ("zoo.registry", "list_plugins"),
@@ -172,8 +172,6 @@ if TYPE_CHECKING:
     from zoo.assembly import head as head
     from zoo.augmentation import Augmentation as Augmentation
     from zoo.bundle import sign as sign
-    from zoo.bundle.comparing import diff as diff
-    from zoo.bundle.inspecting import inspect as inspect
     from zoo.bundle.store import Store as Store
     from zoo.bundle.upgrading import upgrade as upgrade
     from zoo.catalog import info as info
@@ -223,6 +221,8 @@ if TYPE_CHECKING:
     from zoo.preprocessing import Preprocessing as Preprocessing
     from zoo.reference import Reference as Reference
     from zoo.registry import list_plugins as plugins
+    from zoo.remote import diff as diff
+    from zoo.remote import inspect as inspect
     from zoo.remote import load as load
     from zoo.remote import save as save
     from zoo.remote import verify as verify

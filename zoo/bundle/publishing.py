@@ -29,7 +29,19 @@ from pathlib import Path
 
 from zoo.errors import BundleError
 
-__all__ = ["fsync_folder", "held", "here", "is_same", "new_name", "publish", "recover", "remove", "sweep", "withdraw"]
+__all__ = [
+    "fsync_folder",
+    "held",
+    "here",
+    "is_same",
+    "lives",
+    "new_name",
+    "publish",
+    "recover",
+    "remove",
+    "sweep",
+    "withdraw",
+]
 
 NOREPLACE, EXCHANGE = 1, 2
 _AT_FDCWD = -100
@@ -260,12 +272,13 @@ def _is_left(path: Path, pid: int, place: str) -> bool:
     if place == here():
         if pid == os.getpid() and _begun.get(path) != threading.get_ident():
             return False
-        if pid != os.getpid() and _lives(pid):
+        if pid != os.getpid() and lives(pid):
             return False
     return not _is_held(path)
 
 
-def _lives(pid: int) -> bool:
+def lives(pid: int) -> bool:
+    """Say whether a process of this machine is there, whoever's it is."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from zoo.cli.options import AsJson, Bundle
+from zoo.cli.options import AsJson, Bundle, BundleAt
 from zoo.cli.output import say, say_json, speaks
 
 __all__ = ["convert", "export", "upgrade"]
@@ -87,7 +87,7 @@ def convert(
 
 @speaks
 def export(
-    bundle: Bundle,
+    bundle: BundleAt,
     layout: Annotated[Literal["timm", "transformers"], typer.Option(help="The library that is to load it.")],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="The new folder; nothing must be there.")],
     as_json: AsJson = False,

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zoo.cli.options import AsJson, Bundle
+from zoo.cli.options import AsJson, BundleAt
 from zoo.cli.output import say, say_json, say_table, speaks
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ _MOST_CLASSES = 20
 
 @speaks
 def inspect(
-    bundle: Bundle,
+    bundle: BundleAt,
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor too.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -122,8 +121,8 @@ def _short(value: Any) -> str:
 
 @speaks
 def diff(
-    a: Annotated[Path, typer.Argument(metavar="A", help="Folder of a bundle.", show_default=False)],
-    b: Annotated[Path, typer.Argument(metavar="B", help="Folder of another.", show_default=False)],
+    a: Annotated[str, typer.Argument(metavar="A", help="Folder or URL of a bundle.", show_default=False)],
+    b: Annotated[str, typer.Argument(metavar="B", help="Folder or URL of another.", show_default=False)],
     as_json: AsJson = False,
 ) -> None:
     """Say what differs between two bundles; exit code 0 if nothing does, 1 if something does."""

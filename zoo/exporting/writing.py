@@ -9,17 +9,17 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from zoo.bundle.loading import load
 from zoo.bundle.paths import NATIVE, bundle_path
 from zoo.bundle.probe import probe_input
 from zoo.bundle.staging import StagedFolder, staged
 from zoo.bundle.tensors import encode
 from zoo.ensembling.ensemble import Ensemble
-from zoo.errors import BundleError, ConfigError, nearest
+from zoo.errors import BundleError, ConfigError
 from zoo.exporting.parts import Layout, Parts, take_apart
 from zoo.exporting.timm_layout import TimmLayout
 from zoo.exporting.transformers_layout import TransformersLayout
 from zoo.model import Model
+from zoo.remote import load
 
 __all__ = ["LAYOUTS", "Exported", "export", "pictures_of"]
 
@@ -60,7 +60,7 @@ def export(model: Model | Ensemble | str | Path, folder: str | Path, *, layout: 
     name. The folder is loaded by the library before it is put in its place, and its logits must be bit-equal.
 
     Args:
-        model: The model, or its bundle's folder.
+        model: The model, or its bundle's folder or URL.
         folder: Where the folder is to be; nothing must be there.
         layout: ``timm``, for ``timm.create_model("local-dir:FOLDER", pretrained=True)``, or ``transformers``, for
             ``AutoModelForImageClassification.from_pretrained(FOLDER)``.
@@ -73,8 +73,7 @@ def export(model: Model | Ensemble | str | Path, folder: str | Path, *, layout: 
         BundleError: If the bundle is not well, or the folder exists or cannot be written.
     """
     if layout not in get_args(LayoutName):
-        near = nearest(str(layout), LAYOUTS) or list(LAYOUTS)
-        raise ConfigError(f"layout must be {' or '.join(map(repr, near))}, got {layout!r}.")
+        raise ConfigError(f"layout must be {' or '.join(map(repr, LAYOUTS))}, got {layout!r}.")
     target = bundle_path(folder)
     if os.path.lexists(target):
         raise BundleError(f"{target} exists; give a folder that is not there yet.")

@@ -1,7 +1,8 @@
 """Bundles at a URL: any address that fsspec knows, and repositories of the Hugging Face hub.
 
-``load``, ``save`` and ``verify`` here are the public ones: those of :mod:`zoo.bundle`, which take a URL too. Importing
-this package imports neither torch nor fsspec; what a folder on this machine does not need is never imported for it.
+``diff``, ``inspect``, ``load``, ``save`` and ``verify`` here are the public ones: those of :mod:`zoo.bundle`, which
+take a URL too. Importing this package imports neither torch nor fsspec; what a folder on this machine does not need is
+never imported for it.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-__all__ = ["is_url", "load", "save", "shown", "verify"]
+__all__ = ["diff", "inspect", "is_url", "load", "save", "shown", "verify"]
 
 # public name -> the module that has it
 _FACE = {
+    "diff": "zoo.remote.inspecting",
+    "inspect": "zoo.remote.inspecting",
     "is_url": "zoo.remote.address",
     "load": "zoo.remote.loading",
     "save": "zoo.remote.saving",
@@ -23,6 +26,8 @@ _FACE = {
 if TYPE_CHECKING:
     from zoo.remote.address import is_url as is_url
     from zoo.remote.address import shown as shown
+    from zoo.remote.inspecting import diff as diff
+    from zoo.remote.inspecting import inspect as inspect
     from zoo.remote.loading import load as load
     from zoo.remote.loading import verify as verify
     from zoo.remote.saving import save as save

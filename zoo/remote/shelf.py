@@ -22,7 +22,7 @@ from typing import Self
 from zoo.bundle.hashing import hasher
 from zoo.bundle.manifest import FileEntry
 from zoo.bundle.paths import MANIFEST, SIGNATURE
-from zoo.bundle.publishing import fsync_folder, here, new_name, publish, remove, sweep
+from zoo.bundle.publishing import fsync_folder, here, lives, new_name, publish, remove, sweep
 from zoo.cache import cache_folder
 from zoo.errors import BundleError
 
@@ -159,7 +159,7 @@ class Shelf:
         now = time.time()
         for other in path.parent.iterdir():
             found = _MINE.fullmatch(other.name)
-            dead = found is not None and found[2] == here() and not _lives(int(found[3]))
+            dead = found is not None and found[2] == here() and not lives(int(found[3]))
             with contextlib.suppress(OSError):
                 if now - other.stat().st_mtime > _STALE and (dead or found is None or found[2] != here()):
                     other.unlink()
@@ -288,13 +288,3 @@ def file_digest(path: Path) -> str | None:
     except OSError:
         return None
     return str(found.hexdigest())
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:
-        return True
-    return True

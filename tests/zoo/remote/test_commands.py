@@ -4,6 +4,7 @@ import json
 
 import fsspec
 import pytest
+import torch
 from PIL import Image
 
 import zoo
@@ -43,6 +44,26 @@ def test_verify_and_info_take_a_url(run, served, server, bundle):
     code, out, _ = run("verify", served)
     assert code == 1
     assert out.startswith(f"problem: {served}/README.md ")
+
+
+def test_inspect_diff_and_export_take_a_url(run, served, bundle, make, tmp_path):
+    code, out, _ = run("inspect", served, "--tensors", "--json")
+    assert (code, json.loads(out)["path"]) == (0, served)
+    assert {**json.loads(out), "path": str(bundle)} == json.loads(json.dumps(zoo.inspect(bundle).as_json()))
+
+    code, out, _ = run("diff", served, bundle, "--json")
+    assert (code, json.loads(out)["a"], json.loads(out)["b"]) == (0, served, str(bundle))
+    changed = zoo.load(bundle)
+    with torch.no_grad():
+        changed.heads["pet"].layers[0].bias += 1
+    code, out, _ = run("diff", changed.save(tmp_path / "changed"), served, "--json")
+    assert code == 1
+    assert [row["changed"] for row in json.loads(out)["tensors"] if row["changed"]] == [1]
+
+    code, _, err = run("export", served, "--layout", "timm", "--out", tmp_path / "flat")
+    assert code == 2
+    assert "timm" in err
+    assert not (tmp_path / "flat").exists()
 
 
 def test_predict_and_evaluate_take_a_url(run, served, photos, tmp_path):
