@@ -52,6 +52,7 @@ def complains_of(bundle, file):
     return not report.ok and file.name in report.problems[0]
 
 
+@pytest.mark.slow
 def test_every_single_flipped_bit_of_every_file_is_found(quick):
     flipped = found = 0
     for file in files_of(quick):

@@ -15,7 +15,7 @@ from zoo.bundle.folder import open_bundle
 from zoo.bundle.loading import read_contents
 from zoo.errors import ZooError
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")]
 
 
 def beside(path):

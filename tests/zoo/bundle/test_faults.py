@@ -18,7 +18,7 @@ from zoo.bundle import publishing, staging
 from zoo.cli import main
 from zoo.errors import BundleError
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")]
 
 
 def beside(path):

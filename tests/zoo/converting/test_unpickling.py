@@ -112,6 +112,7 @@ def test_a_cut_safetensors_file_is_refused(tmp_path):
         read_checkpoint(tmp_path / "x.safetensors")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_takes_too_long_is_one_error(tmp_path):
     with (tmp_path / "x.pth").open("wb") as file:  # torch's restricted reader takes seconds over so many numbers
         pickle.dump(list(range(6_000_000)), file, protocol=2)
@@ -122,6 +123,7 @@ def test_a_checkpoint_that_takes_too_long_is_one_error(tmp_path):
     assert not (tmp_path / "out.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_takes_too_much_memory_is_one_error(tmp_path):
     """A file of a few kilobytes whose storage unfolds to 256 MB."""
     torch.save({"w": torch.zeros(2**26)}, tmp_path / "big.pth")
@@ -163,6 +165,7 @@ def test_whatever_becomes_of_the_child_is_one_clean_error(tmp_path, monkeypatch,
         unpickle(tmp_path / "x.pth", tmp_path / "out.safetensors")
 
 
+@pytest.mark.slow
 def test_the_hook_stops_what_a_checkpoint_has_no_business_with(tmp_path, sentinel):
     code = f"""
 import importlib.util, os, subprocess, socket, sys
