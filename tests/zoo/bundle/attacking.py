@@ -4,6 +4,7 @@
 file that only code of the attacker would make. ``honest`` saves the bundles that are attacked.
 """
 
+import base64
 import gzip
 import io
 import json
@@ -13,6 +14,7 @@ import shutil
 import tarfile
 import zipfile
 
+import safetensors.torch
 import torch
 
 import zoo
@@ -215,6 +217,37 @@ def member(path):
     return lambda bundle, _: sealed(bundle, change)
 
 
+def based(**changes):
+    """Give an attack on a delta: what it says of its base is another."""
+    return lambda bundle, _: sealed(bundle, lambda data: data["bases"]["main"].update(changes))
+
+
+def unfound(**changes):
+    """Give an attack on a delta whose base is nowhere, so that whatever it says of where that is gets tried."""
+    return based(state_digest="zsd1:blake3:" + "0" * 64, **changes)
+
+
+def differing(tensors):
+    """Give an attack on a delta: other tensors in place of those that differ from the base."""
+    data = safetensors.torch.save(tensors)
+    return lambda bundle, _: put(bundle, f"{MAIN}/delta.safetensors", data)
+
+
+def signed(content):
+    """Give an attack by the file of a signature, which no manifest lists."""
+    return lambda bundle, _: (bundle / "model.sig").write_bytes(content)
+
+
+def statement(*names):
+    """Write a signature that nobody signed, over files of these names."""
+    resources = [{"name": name, "digest": "0" * 64, "algorithm": "sha256"} for name in names]
+    told = {"serialization": {"method": "files", "hash_type": "sha256"}, "resources": resources}
+    payload = json.dumps({"_type": "x", "subject": [], "predicateType": "x", "predicate": told}).encode()
+    envelope = {"payload": base64.b64encode(payload).decode(), "payloadType": "x", "signatures": [{"sig": "AAAA"}]}
+    material = {"publicKey": {"hint": "https://evil.example/key"}, "tlogEntries": []}
+    return json.dumps({"mediaType": "x", "verificationMaterial": material, "dsseEnvelope": envelope}).encode()
+
+
 EVIL = {"auto_map": {"AutoModel": "evil--modeling.Evil"}, "_target_": "os.system", "model_file": "evil.py"}
 ATTACKS = {
     "timm": {
@@ -340,6 +373,41 @@ ATTACKS = {
             bundle, f"{MAIN}/tokenizer.json", pickle.dumps(Bomb(sentinel))
         ),
     },
+    "delta": {
+        "a base at a path of the root": unfound(path="/etc"),
+        "a base that is a device": unfound(path="/dev/zero"),
+        "a base up and down": unfound(path="a/../../../../../etc"),
+        "a base on a share": unfound(path="\\\\evil\\share"),
+        "a base at a URL": unfound(path="https://evil.example/base"),
+        "a base on the hub": unfound(path="hf://evil/repo"),
+        "a base that is the bundle itself": unfound(path="."),
+        "a base that is another": unfound(path="../honest-vision"),
+        "a base that is no bundle": unfound(path="../nothing"),
+        "a base by a hub id": unfound(label="hf:evil/repo"),
+        "a base by a URL": unfound(label="https://evil.example/base"),
+        "a base by a folder": unfound(label="timm:local-dir:/etc"),
+        "another digest of the base": based(state_digest="zsd1:blake3:../../../../etc"),
+        "names left out that are paths": based(left_out=["../../etc/passwd", "__class__"]),
+        "every name left out": based(left_out=["pos_embed", "cls_token", "norm.weight"]),
+        "a pickle in place of what differs": archive("pickle", f"{MAIN}/delta.safetensors"),
+        "a tensor of another shape": differing({"norm.bias": torch.zeros(2**10)}),
+        "a tensor of another dtype": differing({"norm.bias": torch.zeros(64, dtype=torch.int64)}),
+        "a tensor that is an attribute": differing({"__class__.x": torch.zeros(1), "norm.forward": torch.zeros(1)}),
+        "a whole bundle in name": lambda bundle, _: sealed(bundle, lambda data: data.update(kind="full")),
+        "a base of a stream that is not there": lambda bundle, _: sealed(
+            bundle, lambda data: data["bases"].update(evil=data["bases"]["main"])
+        ),
+    },
+    "signed": {
+        "a signature of pickle": lambda bundle, sentinel: signed(pickle.dumps(Bomb(sentinel)))(bundle, sentinel),
+        "a signature 50,000 deep": signed(b'{"dsseEnvelope":' * 50_000),
+        "a signature of 40 MB": signed(b'"' + b"x" * 40_000_000 + b'"'),
+        "a signature that is a link": lambda bundle, _: (bundle / "model.sig").symlink_to("/etc/passwd"),
+        "a signature that is a folder": lambda bundle, _: (bundle / "model.sig").mkdir(),
+        "a signature that is a pipe": lambda bundle, _: os.mkfifo(bundle / "model.sig"),
+        "a signature by nobody": signed(statement("zoo.json", "config.json")),
+        "a signature over what is outside": signed(statement("../../../../etc/passwd", "/etc/shadow")),
+    },
     "ensemble": {
         "a member outside": member("/etc"),
         "a member that is a device": member("/dev/zero"),
@@ -376,5 +444,22 @@ def honest(folder):
         "timm": zoo.build("timm:test_vit", pet, weights=None, seed=0),
         "vision": zoo.build(f"hf:{folder}/vit", pet),
         "text": zoo.build(f"hf:{folder}/bert", pet),
+        "delta": zoo.build("timm:test_vit", pet, weights=None, seed=0),
+        "signed": zoo.build("timm:test_vit", pet, weights=None, seed=0),
         "ensemble": zoo.ensemble({"one": small[0], "two": small[1]}),
     }
+
+
+def saved(models, home):
+    """Save them as ``honest-NAME``; the delta differs from the first in a bias, and its base is in the store alone."""
+    done = {}
+    for name, model in models.items():
+        options = {}
+        if name == "delta":
+            with torch.no_grad():
+                model.backbones["main"].native.norm.bias += 1
+            aside = models["timm"].save(home / "aside")
+            options = {"kind": "delta", "base": aside}
+        done[name] = model.save(home / f"honest-{name}", **options)
+    shutil.rmtree(home / "aside")
+    return done

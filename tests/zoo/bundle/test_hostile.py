@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +26,11 @@ def heard(tmp_path_factory):
     home, sentinel = folder / "bundles", folder / "sentinel"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ZOO_CACHE", str(folder / "own"))
-        bundles = {name: model.save(home / f"honest-{name}") for name, model in attacking["honest"](folder).items()}
+        patch.setenv("ZOO_STORE", str(folder / "store"))
+        home.mkdir()
+        bundles = attacking["saved"](attacking["honest"](folder), home)
+    public = ec.generate_private_key(ec.SECP256R1()).public_key()
+    (folder / "key.pem").write_bytes(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     for base, attacks in ATTACKS.items():
         for name, attack in attacks.items():
             target = home / f"{base}+{name}"
@@ -33,7 +39,13 @@ def heard(tmp_path_factory):
     for name in ("cache", "temporary", "work", "hub"):
         (folder / name).mkdir()
     kept = {key: value for key, value in os.environ.items() if key not in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")}
-    places = {"ZOO_CACHE": folder / "cache", "TMPDIR": folder / "temporary", "HF_HOME": folder / "hub"}
+    places = {
+        "ZOO_CACHE": folder / "cache",
+        "ZOO_STORE": folder / "store",
+        "KEY": folder / "key.pem",
+        "TMPDIR": folder / "temporary",
+        "HF_HOME": folder / "hub",
+    }
     done = subprocess.run(
         [sys.executable, str(WATCHING), str(home), str(folder / "report.json")],
         env={**kept, **{key: str(place) for key, place in places.items()}},
@@ -71,6 +83,14 @@ def test_a_load_ends_in_an_error_of_zoo_or_in_the_honest_model(heard):
 
     assert wrong == {}
     assert {name: found["escaped"] for name, found in of(report).items() if found["escaped"]} == {}
+
+
+def test_a_signature_that_the_key_did_not_make_is_told(heard):
+    report, _ = heard
+    forged = {name: found["signature"] for name, found in of(report).items() if name.startswith("signed+")}
+
+    assert len(forged) == len(ATTACKS["signed"])
+    assert {name: told for name, told in forged.items() if len(told) != 1 or "\n" in told[0]} == {}
 
 
 def test_no_socket_no_process_no_library_and_no_file_outside(heard):

@@ -66,7 +66,8 @@ STOPPED = (
 
 INSTALLED = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")]
 INSTALLED += [Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve(), Path(zoo.__file__).resolve().parents[1]]
-OWN = [Path(os.environ["ZOO_CACHE"]).resolve(), Path(os.environ["TMPDIR"]).resolve()]
+OWN = [Path(os.environ[name]).resolve() for name in ("ZOO_CACHE", "ZOO_STORE", "TMPDIR")]
+KEY = Path(os.environ["KEY"]).resolve()
 SYSTEM = [Path(place) for place in ("/proc/self", "/dev/null", "/sys", "/proc/cpuinfo", "/proc/meminfo", "/dev/shm")]
 
 heard: list[tuple[str, str]] = []
@@ -79,6 +80,13 @@ def within(path: str, places: list[Path]) -> bool:
     return any(real == place or place in real.parents for place in places)
 
 
+def allowed() -> list[Path]:
+    """Give where the bundle at hand may look: a delta says which bundle beside it may have its base."""
+    if inside is None:
+        return []
+    return [inside, root] if inside.name.startswith("delta+") else [inside]
+
+
 def opened(path: object, flags: object) -> str | None:
     """Say what is wrong with an open; None if nothing is."""
     if isinstance(path, int):
@@ -89,7 +97,7 @@ def opened(path: object, flags: object) -> str | None:
         step = "/" not in text and text not in ("", ".", "..")
         followed = not (isinstance(flags, int) and flags & os.O_NOFOLLOW)
         return f"{text!r}" if not step or followed or writes else None
-    places = OWN if writes else [*INSTALLED, *OWN, *SYSTEM, *([inside] if inside else [])]
+    places = OWN if writes else [*INSTALLED, *OWN, *SYSTEM, KEY, *allowed()]
     return None if within(text, places) else f"{text!r}{' to write' if writes else ''}"
 
 
@@ -120,7 +128,7 @@ def hear(event: str, args: tuple[object, ...]) -> None:
             if not within(placed(args), OWN):
                 heard.append((event, repr(args)[:200]))
         elif event.startswith(LOOKING):
-            if isinstance(args[0], str) and not within(args[0], [*INSTALLED, *OWN, *([inside] if inside else [])]):
+            if isinstance(args[0], str) and not within(args[0], [*INSTALLED, *OWN, *allowed()]):
                 heard.append((event, repr(args)[:200]))
         elif event == "compile":
             if str(root) in str(args[1]):
@@ -177,6 +185,8 @@ listening = True
 for name in first:  # what a library does once, when it is first used, such as asking whether the machine has IPv6
     inside = root / name
     loaded(inside), zoo.verify(inside, run=True), show(inside)
+    if name == "honest-signed":
+        zoo.verify(inside, key=KEY)
 listening = False
 report["first"] = [list(entry) for entry in heard]
 report["modules"] = sorted(sys.modules.keys() - before)  # importlib.import_module tells the hook nothing
@@ -190,9 +200,10 @@ for name in [*first, *(name for name in names if name not in first)]:
         verified = zoo.verify(inside).problems
         ran = zoo.verify(inside, run=True).problems if isinstance(model, str) or name.startswith("honest-") else []
         shown = show(inside)
+        signature = zoo.verify(inside, key=KEY).problems if name.startswith("signed+") else []
         escaped = None
     except BaseException as error:
-        model, verified, ran, shown, escaped = "", [], [], {}, f"{type(error).__name__}: {error}"
+        model, verified, ran, shown, signature, escaped = "", [], [], {}, [], f"{type(error).__name__}: {error}"
     listening = False
     if name.startswith("honest-"):
         honest[name.removeprefix("honest-")] = model
@@ -205,6 +216,7 @@ for name in [*first, *(name for name in names if name not in first)]:
         "verified": verified,
         "ran": ran,
         "shown": shown,
+        "signature": signature,
         "imports": sorted({what for event, what in heard if event == "import"} | (sys.modules.keys() - before)),
         "heard": [[event, what] for event, what in heard if event != "import"],
     }
