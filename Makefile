@@ -41,6 +41,7 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/graphs.py
 	$(BIN)/python benchmarks/sharing.py
 	$(BIN)/python benchmarks/bundles.py
+	$(BIN)/python benchmarks/views.py
 
 # Bundles under faults, for an hour: thousands of kills, readers and writers at one bundle, every power cut.
 soak: $(VENV)/.test

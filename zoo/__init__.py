@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 
 # public name -> the module that has it, and its name there
 _FACE = {
+    "Advice": ("zoo.advising.advice", "Advice"),
     "Augmentation": ("zoo.augmentation", "Augmentation"),
     "Backbone": ("zoo.contracts.backbone", "Backbone"),
+    "BackboneOutline": ("zoo.contracts.outline", "BackboneOutline"),
     "BackboneSpec": ("zoo.spec", "BackboneSpec"),
     "BundleError": ("zoo.errors", "BundleError"),
     "CapabilityError": ("zoo.errors", "CapabilityError"),
@@ -48,6 +50,7 @@ _FACE = {
     "Reference": ("zoo.reference", "Reference"),
     "ShapeError": ("zoo.errors", "ShapeError"),
     "StageMap": ("zoo.contracts.backbone", "StageMap"),
+    "StageOutline": ("zoo.contracts.outline", "StageOutline"),
     "StageSpec": ("zoo.spec", "StageSpec"),
     "StageState": ("zoo.contracts.method", "StageState"),
     "StreamSpec": ("zoo.spec", "StreamSpec"),
@@ -55,10 +58,12 @@ _FACE = {
     "Store": ("zoo.bundle.store", "Store"),
     "Task": ("zoo.contracts.head", "Task"),
     "TaskConfig": ("zoo.contracts.head", "TaskConfig"),
+    "TrainingError": ("zoo.errors", "TrainingError"),
     "UnknownName": ("zoo.errors", "UnknownName"),
     "Want": ("zoo.contracts.features", "Want"),
     "WeightsError": ("zoo.errors", "WeightsError"),
     "ZooError": ("zoo.errors", "ZooError"),
+    "advise": ("zoo.advising.making", "advise"),
     "build": ("zoo.assembly", "build"),
     "check_options": ("zoo.spec", "check_options"),
     "convert": ("zoo.converting.making", "convert"),
@@ -66,7 +71,8 @@ _FACE = {
     "ensemble": ("zoo.ensembling.making", "ensemble"),
     "evaluate": ("zoo.training.evaluation", "evaluate"),
     "export": ("zoo.exporting.writing", "export"),
-    "fit": ("zoo.training.fitting", "fit"),
+    "find_lr": ("zoo.training.rate_finding", "find_lr"),
+    "fit": ("zoo.advising.fitting", "fit"),
     "fit_ensemble": ("zoo.training.ensembles", "fit_ensemble"),
     "fit_weights": ("zoo.contracts.weights", "fit_weights"),
     "skip_initialisers": ("zoo.contracts.initialising", "skip_initialisers"),
@@ -77,6 +83,7 @@ _FACE = {
     "inspect": ("zoo.remote", "inspect"),
     "list": ("zoo.catalog", "list_backbones"),
     "load": ("zoo.remote", "load"),
+    "plan": ("zoo.training.plan_table", "plan"),
     "plugins": ("zoo.registry", "list_plugins"),
     "read": ("zoo.data", "read"),
     "resolve": ("zoo.catalog", "resolve"),
@@ -91,8 +98,10 @@ _FACE = {
 }
 
 __all__ = [
+    "Advice",
     "Augmentation",
     "Backbone",
+    "BackboneOutline",
     "BackboneSpec",
     "BundleError",
     "CapabilityError",
@@ -123,6 +132,7 @@ __all__ = [
     "Reference",
     "ShapeError",
     "StageMap",
+    "StageOutline",
     "StageSpec",
     "StageState",
     "Store",
@@ -130,10 +140,12 @@ __all__ = [
     "Table",
     "Task",
     "TaskConfig",
+    "TrainingError",
     "UnknownName",
     "Want",
     "WeightsError",
     "ZooError",
+    "advise",
     "build",
     "check_options",
     "convert",
@@ -141,6 +153,7 @@ __all__ = [
     "ensemble",
     "evaluate",
     "export",
+    "find_lr",
     "fit",
     "fit_ensemble",
     "fit_weights",
@@ -151,6 +164,7 @@ __all__ = [
     "inspect",
     "list",
     "load",
+    "plan",
     "plugins",
     "read",
     "resolve",
@@ -168,6 +182,9 @@ __version__ = "0.1.0"
 
 
 if TYPE_CHECKING:
+    from zoo.advising.advice import Advice as Advice
+    from zoo.advising.fitting import fit as fit
+    from zoo.advising.making import advise as advise
     from zoo.assembly import build as build
     from zoo.assembly import head as head
     from zoo.augmentation import Augmentation as Augmentation
@@ -196,6 +213,8 @@ if TYPE_CHECKING:
     from zoo.contracts.method import Method as Method
     from zoo.contracts.method import Plan as Plan
     from zoo.contracts.method import StageState as StageState
+    from zoo.contracts.outline import BackboneOutline as BackboneOutline
+    from zoo.contracts.outline import StageOutline as StageOutline
     from zoo.contracts.provider import Provider as Provider
     from zoo.contracts.weights import fit_weights as fit_weights
     from zoo.converting.making import convert as convert
@@ -212,6 +231,7 @@ if TYPE_CHECKING:
     from zoo.errors import InvalidReference as InvalidReference
     from zoo.errors import PluginError as PluginError
     from zoo.errors import ShapeError as ShapeError
+    from zoo.errors import TrainingError as TrainingError
     from zoo.errors import UnknownName as UnknownName
     from zoo.errors import WeightsError as WeightsError
     from zoo.errors import ZooError as ZooError
@@ -235,9 +255,10 @@ if TYPE_CHECKING:
     from zoo.spec import check_options as check_options
     from zoo.training.ensembles import fit_ensemble as fit_ensemble
     from zoo.training.evaluation import evaluate as evaluate
-    from zoo.training.fitting import fit as fit
     from zoo.training.heads import infer_heads as infer_heads
     from zoo.training.history import History as History
+    from zoo.training.plan_table import plan as plan
+    from zoo.training.rate_finding import find_lr as find_lr
     from zoo.training.soups import soup as soup
     from zoo.wrapping import wrap as wrap
 else:

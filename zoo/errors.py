@@ -12,6 +12,7 @@ would expect, so that ``except LookupError`` and the like go on working.
     ├── ShapeError (ValueError)         a tensor or picture of the wrong rank, channels, size or dtype
     ├── WeightsError (OSError)          pretrained weights that cannot be had, or do not fit
     ├── DataError (ValueError)          a data set, picture or label that cannot be used
+    ├── TrainingError (RuntimeError)    a run that cannot go on, since its loss is no number any more
     └── BundleError (ValueError)        a bundle that is missing, cut, edited, or too new
 
 A message is one sentence or two: what must hold, what came, what to do.
@@ -31,6 +32,7 @@ __all__ = [
     "InvalidReference",
     "PluginError",
     "ShapeError",
+    "TrainingError",
     "UnknownName",
     "WeightsError",
     "ZooError",
@@ -78,6 +80,25 @@ class WeightsError(ZooError, OSError):
 
 class DataError(ZooError, ValueError):
     """Raised when a data set, a picture or a label cannot be used."""
+
+
+class TrainingError(ZooError, RuntimeError):
+    """Raised when a run cannot go on: its loss or gradient became NaN or infinite.
+
+    Args:
+        message: What happened.
+        step: The optimizer step, counted from 1.
+        samples: Names of the samples of its batch.
+        checkpoint: The last checkpoint, whose state is good; None if there is none.
+    """
+
+    def __init__(
+        self, message: str, *, step: int = 0, samples: Iterable[str] = (), checkpoint: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.step = step
+        self.samples = tuple(samples)
+        self.checkpoint = checkpoint
 
 
 class BundleError(ZooError, ValueError):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, overload
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from zoo.adapters.surface import Adapting
 from zoo.contracts.backbone import Backbone, tensor_names
 from zoo.contracts.features import Features, Want
 from zoo.contracts.head import Decoded, Head, Task
@@ -18,29 +19,15 @@ from zoo.contracts.modules import ModuleMap
 from zoo.contracts.sharing import Shared
 from zoo.data import PRESENT, Inputs, Preparer, Sample, prepared
 from zoo.errors import ShapeError, UnknownName, nearest
-from zoo.freezing import freeze_stages
+from zoo.freezing import NormPins, freeze_module, freeze_stages
 from zoo.predicting import Prediction, plain, predict
 from zoo.spec import ModelSpec
+from zoo.stages import StageRow, heads_named, one_stage, parameters_by_stage, stages_up_to
 
 __all__ = ["Model", "StageRow"]
 
 
-@dataclass(frozen=True, slots=True)
-class StageRow:
-    """One stage of a model, as ``model.stages()`` lists it.
-
-    Args:
-        name: ``stream.stage``, or ``heads.name``.
-        parameters: Number of parameters.
-        frozen: Whether it is frozen.
-    """
-
-    name: str
-    parameters: int
-    frozen: bool
-
-
-class Model(nn.Module):
+class Model(Adapting):
     """Backbones with heads on them; made by ``zoo.build`` and ``zoo.load``.
 
     Args:
@@ -80,7 +67,11 @@ class Model(nn.Module):
             stream: _cut_off(backbone, spec.streams[stream].keep) for stream, backbone in backbones.items()
         }
         """The stages of each backbone of which nothing is left, since no head reads them."""
+        self.rates: dict[str, float] = {}
+        """Stage to the learning rate that a training plan gave it last, ``heads`` for all heads."""
         self._frozen: dict[str, frozenset[str]] = {stream: frozenset() for stream in backbones}
+        self._frozen_heads: frozenset[str] = frozenset()
+        self._norms: dict[str, NormPins] = {}
 
     # --- forward
 
@@ -165,38 +156,70 @@ class Model(nn.Module):
         """List the stages of every backbone in the order of execution, then the heads; what was cut off is left out."""
         rows = []
         for stream, backbone in self.backbones.items():
-            counts = dict.fromkeys([stage.name for stage in backbone.spec.stages], 0)
-            for name, parameter in backbone.native.named_parameters():
-                counts[backbone.stage_of(name)] += parameter.numel()
-            for cut in self.cut[stream]:
-                counts.pop(cut)
-            frozen = self._frozen[stream]
-            rows += [StageRow(f"{stream}.{stage}", count, stage in frozen) for stage, count in counts.items()]
+            rows += [
+                self._row(f"{stream}.{stage}", *counts, stage in self._frozen[stream], f"{stream}.{stage}")
+                for stage, counts in parameters_by_stage(backbone).items()
+                if stage not in self.cut[stream]
+            ]
         for name, head in self.heads.items():
-            rows.append(StageRow(f"heads.{name}", sum(p.numel() for p in head.parameters()), False))
+            count = sum(parameter.numel() for parameter in head.parameters())
+            rows.append(self._row(f"heads.{name}", count, 0, name in self._frozen_heads, "heads"))
         return rows
 
+    def _row(self, name: str, parameters: int, adapters: int, frozen: bool, planned: str) -> StageRow:
+        return StageRow(name, parameters, frozen, None if frozen else self.rates.get(planned), adapters)
+
     def freeze(self, until: str | None = None) -> Model:
-        """Freeze the backbones: weights, running statistics and dropout, through any later ``.train()``.
+        """Freeze stages or heads: weights, running statistics and dropout, through any later ``.train()``.
 
         Args:
-            until: The last stage to freeze, as ``s3`` (in every stream) or ``stream.s3``; None for all of them.
+            until: The last stage to freeze, as ``s3`` (in every stream) or ``stream.s3``; ``heads.name`` for a head,
+                ``heads`` for all of them; None for all stages of the backbones.
 
         Returns:
             The model itself.
 
         Raises:
-            UnknownName: If there is no such stage.
+            UnknownName: If there is no such stage or head.
         """
-        for stream, stages in self._up_to(until).items():
+        heads = heads_named(self.spec, until)
+        if heads is not None:
+            self.set_frozen_heads(self._frozen_heads | heads)
+            return self
+        for stream, stages in stages_up_to(self.spec, self.backbones, until).items():
             self.set_frozen(stream, self._frozen[stream] | stages)
         return self
 
     def unfreeze(self, since: str | None = None) -> Model:
-        """Let stages train again.
+        """Let stages or heads train again; norms that :meth:`freeze_norms` pinned stay so.
 
         Args:
-            since: The first stage to unfreeze, as in :meth:`freeze`; None for all of them.
+            since: The first stage to unfreeze, or the heads, as in :meth:`freeze`; None for all stages and heads.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            UnknownName: If there is no such stage or head.
+        """
+        heads = frozenset(self.heads) if since is None else heads_named(self.spec, since)
+        if heads is not None:
+            self.set_frozen_heads(self._frozen_heads - heads)
+        if since is None:
+            for stream in self.backbones:
+                self.set_frozen(stream, frozenset())
+        elif heads is None:
+            stage = since.rpartition(".")[2]
+            for stream, stages in stages_up_to(self.spec, self.backbones, since).items():
+                self.set_frozen(stream, self._frozen[stream] & stages - {stage})
+        return self
+
+    def freeze_norms(self, *stages: str, weights: bool = False) -> Model:
+        """Pin the norms with running statistics of the backbones, also in stages that train, whatever the method.
+
+        Args:
+            stages: The very stages, as ``s3`` (in every stream) or ``stream.s3``; none for all of them.
+            weights: Whether their weights and biases are frozen as well; those that are stay so.
 
         Returns:
             The model itself.
@@ -204,40 +227,48 @@ class Model(nn.Module):
         Raises:
             UnknownName: If there is no such stage.
         """
-        if since is None:
-            below: Mapping[str, frozenset[str]] = {stream: frozenset() for stream in self.backbones}
-        else:
-            stage = since.rpartition(".")[2]
-            below = {stream: stages - {stage} for stream, stages in self._up_to(since).items()}
-        for stream, stages in below.items():
-            self.set_frozen(stream, self._frozen[stream] & stages)
+        every = [f"{stream}.{stage.name}" for stream, b in self.backbones.items() for stage in b.spec.stages]
+        for found in [one_stage(self.spec, self.backbones, name) for name in stages or every]:
+            for stream, stage in found.items():
+                pins = self._norms.get(stream, {})
+                self._norms[stream] = {**pins, stage: weights or pins.get(stage, False)}
+        return self._pin_again()
+
+    def unfreeze_norms(self) -> Model:
+        """Let all norms follow their stages again."""
+        self._norms.clear()
+        return self._pin_again()
+
+    def _pin_again(self) -> Model:
+        for stream, stages in self._frozen.items():
+            self.set_frozen(stream, stages)
         return self
 
     def set_frozen(self, stream: str, stages: frozenset[str]) -> None:
         """Make exactly these stages of a stream frozen."""
         self._frozen[stream] = stages
-        freeze_stages(self.backbones[stream], stages)
+        freeze_stages(self.backbones[stream], stages, self._norms.get(stream))
+        self._rest_adapters(stream, stages)
+
+    def set_frozen_heads(self, names: frozenset[str]) -> None:
+        """Make exactly these heads frozen."""
+        for name in names ^ self._frozen_heads:
+            freeze_module(self.heads[name], frozen=name in names, training=self.training)
+        self._frozen_heads = names
 
     def frozen(self) -> dict[str, frozenset[str]]:
         """Give the frozen stages of each stream."""
         return dict(self._frozen)
 
-    def _up_to(self, until: str | None) -> dict[str, frozenset[str]]:
-        wanted, _, stage = (until or "").rpartition(".")
-        if wanted and wanted not in self.spec.streams:
-            raise UnknownName(f"The model has no stream {wanted!r}; it has {', '.join(self.spec.streams)}.")
-        wanted = wanted and self.spec.owner(wanted)
-        found = {}
-        for stream, backbone in self.backbones.items():
-            if wanted and stream != wanted:
-                continue
-            names = [entry.name for entry in backbone.spec.stages]
-            if until is None:
-                found[stream] = frozenset(names)
-                continue
-            backbone.spec.stage(stage)
-            found[stream] = frozenset(names[: names.index(stage) + 1])
-        return found
+    @property
+    def frozen_heads(self) -> frozenset[str]:
+        """The names of the frozen heads; a bundle does not keep them."""
+        return self._frozen_heads
+
+    @property
+    def pinned_norms(self) -> dict[str, NormPins]:
+        """Stream to the stages whose norms are pinned, and whether their weights are frozen; no bundle keeps it."""
+        return dict(self._norms)
 
     # --- prediction
 

@@ -9,6 +9,12 @@ from zoo.hooks import hookimpl
 def zoo_methods() -> dict[str, str]:
     """Give the training methods; a class is imported when the method is asked for."""
     return {
+        "bitfit": "zoo_methods.bitfit:BitFit",
+        "discriminative": "zoo_methods.discriminative:Discriminative",
         "feature_extraction": "zoo_methods.feature_extraction:FeatureExtraction",
         "fine_tuning": "zoo_methods.fine_tuning:FineTuning",
+        "gradual_unfreezing": "zoo_methods.gradual_unfreezing:GradualUnfreezing",
+        "linear_probe_then_finetune": "zoo_methods.linear_probe_then_finetune:LinearProbeThenFinetune",
+        "lora": "zoo_methods.lora:LoRA",
+        "partial": "zoo_methods.partial:Partial",
     }

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from zoo.contracts.method import FROZEN, Method, Plan, StageState
-from zoo.spec import BackboneSpec
+from zoo.contracts.outline import BackboneOutline
 
 __all__ = ["FeatureExtraction"]
 
@@ -25,7 +25,7 @@ class FeatureExtraction(Method):
 
     summary = "Frozen backbone, features computed once and kept; only the heads learn"
 
-    def plan(self, streams: Mapping[str, BackboneSpec], *, epochs: int, lr: float) -> Plan:
+    def plan(self, streams: Mapping[str, BackboneOutline], *, epochs: int, lr: float) -> Plan:
         """Freeze every stage of every stream in every epoch."""
         states = {f"{name}.{stage.name}": FROZEN for name, spec in streams.items() for stage in spec.stages}
         return Plan(epochs=({**states, "heads": StageState(trainable=True, lr=lr)},) * epochs)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from zoo.contracts.method import Method, Plan, StageState
-from zoo.errors import ConfigError
-from zoo.spec import BackboneSpec
+from zoo.contracts.outline import BackboneOutline
+from zoo_methods.settings import check_number
 
 __all__ = ["FineTuning"]
 
@@ -31,11 +30,9 @@ class FineTuning(Method):
 
     def __post_init__(self) -> None:
         """Check the rate."""
-        scale = self.backbone_lr_scale
-        if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 < scale < math.inf:
-            raise ConfigError(f"backbone_lr_scale must be a number above 0, got {scale!r}.")
+        check_number("backbone_lr_scale", self.backbone_lr_scale)
 
-    def plan(self, streams: Mapping[str, BackboneSpec], *, epochs: int, lr: float) -> Plan:
+    def plan(self, streams: Mapping[str, BackboneOutline], *, epochs: int, lr: float) -> Plan:
         """Train every stage in every epoch."""
         low = StageState(trainable=True, lr=lr * self.backbone_lr_scale)
         states = {f"{name}.{stage.name}": low for name, spec in streams.items() for stage in spec.stages}

@@ -116,6 +116,11 @@ class TimmBackbone(Backbone):
         names = [stage.name for stage in self.spec.stages]
         return cut(self.native, names, self.stage_of, self._readings, outputs_of(want))
 
+    def undecayed(self) -> frozenset[str]:
+        """Give what timm's ``no_weight_decay`` lists: position embeddings, class tokens and the like."""
+        listed: Any = getattr(self.native, "no_weight_decay", frozenset)
+        return frozenset(listed())
+
     def set_grad_checkpointing(self, enable: bool = True) -> bool:
         """Turn timm's own checkpointing on or off."""
         return checkpointing(self.native, enable) and enable

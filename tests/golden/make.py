@@ -29,6 +29,18 @@ def outputs(model: zoo.Model | zoo.Ensemble) -> dict[str, list[list[float]]]:
         return {name: output.tolist() for name, output in model(sample()).items()}
 
 
+def adapted(base: Path) -> zoo.Model:
+    """Give a model with an adapter that has learnt something."""
+    model = zoo.load(base)
+    assert isinstance(model, zoo.Model)
+    [adapter] = model.add_adapters(rank=2, alpha=3, targets="all", stages=["s2", "s3"])
+    with torch.no_grad():
+        for name, parameter in adapter.parts.named_parameters():
+            if ".lora_B." in name:
+                parameter.copy_(torch.sin(torch.arange(parameter.numel()) * 0.7).reshape(parameter.shape) / 20)
+    return model
+
+
 def main() -> None:
     """Write the bundles."""
     folder = Path(__file__).parent / FORMAT_VERSION
@@ -44,9 +56,10 @@ def main() -> None:
             delta.backbones["main"].native.bn1.running_mean.add_(0.5)
             delta.heads["age"].layers[0].bias.add_(1)
         delta.save(folder / "delta", kind="delta", base=folder / "full")
+        adapted(folder / "full").save(folder / "adapted", kind="delta", base=folder / "full")
         both = zoo.ensemble({"one": folder / "full", "two": folder / "delta"}, combine="weighted", weights=[3, 1])
         both.save(folder / "ensemble", members="refer")
-        expected = {name: outputs(zoo.load(folder / name)) for name in ("full", "delta", "ensemble")}
+        expected = {name: outputs(zoo.load(folder / name)) for name in ("full", "delta", "adapted", "ensemble")}
     (folder / "expected.json").write_text(json.dumps(expected, indent=1) + "\n", encoding="utf-8")
 
 

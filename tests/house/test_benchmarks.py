@@ -67,3 +67,45 @@ def test_the_table_counts_and_names_each_failure_with_its_reason(monkeypatch):
     assert "| the worker ended | `c` |" in text
     assert "| it is old | `d`, `e` |" in text
     assert "| timm `features_only`: NCHW maps | 1 of 1 (100.0%) |" in text
+
+
+def test_the_table_of_methods_says_how_far_the_advised_one_is_behind_the_best(monkeypatch, capsys):
+    methods = script("methods", monkeypatch)
+    found = {"feature_extraction": 0.70, "partial": 0.695, "discriminative": 0.68, "fine_tuning": 0.66, "auto": 0.675}
+    rows = [
+        {
+            "rows": "120",
+            "seed": seed,
+            "method": name,
+            "accuracy": accuracy + 0.01 * seed,
+            "seconds": 2.0,
+            "parameters": 10,
+            "used": "partial" if name == "auto" else name,
+        }
+        for name, accuracy in found.items()
+        for seed in (0, 1)
+    ]
+
+    methods.show(rows, ["120"])
+
+    told = capsys.readouterr().out
+    assert "| 120 | partial | 0.7000 (0.0071) | 2 | 10 | 2 |" in told
+    assert "auto behind feature_extraction | +0.0250, NOT within a point; as plain method: partial +0.0050" in told
+
+
+def test_the_cells_of_the_benchmark_are_drawn_by_the_seed_beside_one_test_split(monkeypatch):
+    methods = script("methods", monkeypatch)
+    table = methods.cells()
+
+    drawn = [methods.some_of(table, 120, seed) for seed in (0, 0, 1)]
+
+    names = [[sample.name for sample in one.samples("image")] for one in drawn]
+    tested = [
+        {n for n, part in zip(held, one.split, strict=True) if part == "test"}
+        for held, one in zip(names, drawn, strict=True)
+    ]
+    assert names[0] == names[1] != names[2]
+    assert tested[0] == tested[2]
+    assert [one.split.count("train") for one in drawn] == [120, 120, 120]
+    assert methods.epochs_for(drawn[0]) == 60
+    assert methods.epochs_for(table) == 20

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from zoo.adapters.spec import AdapterSpec
 from zoo.bundle.hub_data import card_data, numbers
 from zoo.bundle.inspecting import flat_heads
 from zoo.ensembling.spec import EnsembleSpec
@@ -15,15 +16,17 @@ from zoo.wrapping import WRAPPED
 __all__ = ["ensemble_card", "escape", "make_card"]
 
 MOST_CLASSES = 50
+_ADAPTERS = "In `adapters/`, in PEFT's own form; `backbones/` has the backbones' own weights, without them."
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#|~&!])")
 
 
-def make_card(spec: ModelSpec, provenance: Mapping[str, Any]) -> str:
+def make_card(spec: ModelSpec, provenance: Mapping[str, Any], adapters: Sequence[AdapterSpec] = ()) -> str:
     """Write the card of a model.
 
     Args:
         spec: The model as data.
         provenance: How it came to be; numbers under ``metrics`` become a table.
+        adapters: What is beside its backbones.
     """
     metrics = list(numbers(provenance.get("metrics")))
     parts = [
@@ -34,6 +37,10 @@ def make_card(spec: ModelSpec, provenance: Mapping[str, Any]) -> str:
     ]
     if spec.heads:
         parts.append("## Heads\n\n" + _table(("head", "type", "classes"), list(_heads(spec.heads))))
+    if adapters:
+        titles = ("adapter", "stream", "type", "rank", "alpha", "layers")
+        told = [(one.name, one.stream, "LoRA", one.rank, one.alpha, len(one.targets)) for one in adapters]
+        parts.append(f"## Adapters\n\n{_ADAPTERS}\n\n{_table(titles, told)}")
     if recipes := list(_recipes(spec)):
         parts.append("## Preprocessing\n\n" + _table(("stream", "size", "resize", "filter", "mean", "std"), recipes))
     if metrics:

@@ -194,6 +194,9 @@ def _told(manifest: Manifest | EnsembleManifest) -> dict[str, Any]:
     }
     order = {"streams": list(manifest.streams), "heads": [head.name for head in manifest.model.heads]}
     kept = {key: data[key] for key in ("bases", "tied", "memory_formats", "frozen", "licenses")}
+    kept["adapters"] = _by_name(data["adapters"])
+    for adapter in kept["adapters"].values():
+        del adapter["state_digest"]
     plugins = {entry["name"]: f"{entry['distribution']} {entry['version']}" for entry in data["requires"]}
     return {**told, "streams": streams, "heads": heads, "order": order, **kept, "requires": plugins}
 

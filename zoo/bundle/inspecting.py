@@ -171,6 +171,7 @@ class Inspection:
         provenance: How it came to be.
         requires: Plugins without which it cannot be loaded.
         bases: Of a delta bundle, stream to what its tensors differ from: digest, label, path, and what is left out.
+        adapters: Its adapters, as the manifest says them: name, stream, rank, alpha, dropout, targets and the like.
         probe: Seed, shapes of the input and of each task's output; None if it has no probe.
         ensemble: How members are combined, for an ensemble.
         members: The members of an ensemble.
@@ -191,6 +192,7 @@ class Inspection:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     requires: tuple[PluginFacts, ...] = ()
     bases: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    adapters: tuple[Mapping[str, Any], ...] = ()
     probe: Mapping[str, Any] | None = None
     ensemble: Mapping[str, Any] | None = None
     members: tuple[MemberFacts, ...] = ()
@@ -262,6 +264,7 @@ def _inspect(folder: BundleFolder) -> Inspection:
         licenses=dict(manifest.licenses),
         requires=tuple(map(_plugin, manifest.requires)),
         bases={stream: to_json(base) for stream, base in manifest.bases.items()},
+        adapters=tuple(map(to_json, manifest.adapters)),
         probe=_probe(manifest.probe),
     )
 

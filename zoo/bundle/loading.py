@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zoo.adapters.peft_form import TENSORS
+from zoo.bundle.adapters import check_configs, spec_of
 from zoo.bundle.folder import BundleFolder, open_bundle
 from zoo.bundle.manifest import EnsembleManifest, Manifest
-from zoo.bundle.paths import DELTA, NATIVE, OWN, bundle_path
+from zoo.bundle.paths import DELTA, NATIVE, OWN, STATES, bundle_path
 from zoo.errors import BundleError, ConfigError
 from zoo.registry import registry
 
@@ -180,13 +182,14 @@ def read_contents(folder: BundleFolder, base: BaseLike | None = None, sharing: M
     files: dict[str, Mapping[str, Tensor]] = {}
     texts: dict[str, bytes] = {}
     for name, entry in manifest.files.items():
-        if name in there:
+        if name in there or name in STATES:  # a run's state is no part of its model
             continue
         if name in holders:
             with folder.file(name, entry) as opened:
                 files[name] = read_file(opened)
         else:
             texts[name] = folder.read(name, entry)
+    check_configs(manifest.adapters, texts, str(folder.path))
     for stream, entry_of_base in manifest.bases.items():
         if stream not in taken:
             from zoo.bundle.basing import base_tensors
@@ -204,6 +207,7 @@ def read_contents(folder: BundleFolder, base: BaseLike | None = None, sharing: M
 def tensor_files(manifest: Manifest) -> list[str]:
     """List the files that hold the model's tensors."""
     names = [f"{part.path}/{file}" for part in manifest.components for file in (NATIVE, DELTA, OWN)]
+    names += [f"{adapter.path}/{TENSORS}" for adapter in manifest.adapters]
     return [name for name in names if name in manifest.files]
 
 
@@ -247,6 +251,7 @@ def restore(
             device=device,
             modules=modules,
             taken=contents.taken,
+            adapters=[spec_of(entry) for entry in manifest.adapters],
         )
     for stream, stages in manifest.frozen.items():
         model.set_frozen(stream, frozenset(stages))

@@ -11,15 +11,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from zoo.adapters.peft_form import TENSORS
+from zoo.bundle.adapters import check_adapters
+from zoo.bundle.entries import AdapterEntry, Base, Component, Created, FileEntry, PluginEntry, Probe, ProbeOutput
 from zoo.bundle.hashing import digest_of
-from zoo.bundle.paths import DELTA, MANIFEST, NATIVE, OWN, check_paths, is_hint
+from zoo.bundle.paths import DELTA, MANIFEST, NATIVE, OWN, STATES, check_paths, is_hint
 from zoo.bundle.plain_json import canonical, parse, plain
 from zoo.ensembling.spec import EnsembleSpec
 from zoo.errors import BundleError, ConfigError
 from zoo.spec import BackboneSpec, ModelSpec, from_json, to_json
 
 __all__ = [
+    "AdapterEntry",
+    "AnyManifest",
     "Base",
+    "CheckpointManifest",
     "Component",
     "Created",
     "EnsembleManifest",
@@ -30,6 +36,7 @@ __all__ = [
     "Probe",
     "ProbeOutput",
     "STATE",
+    "Training",
     "dump",
     "read",
 ]
@@ -39,119 +46,6 @@ MOST_BYTES = 4 * 2**20
 _VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 STATE = re.compile(r"zsd1:blake3:[0-9a-f]{64}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Created:
-    """Who made the bundle.
-
-    Args:
-        by: ``zoo`` and its version.
-        at: When, as ISO 8601 in UTC.
-        torch: Version of torch.
-        python: Version of Python.
-    """
-
-    by: str
-    at: str
-    torch: str
-    python: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PluginEntry:
-    """A plugin without which the model cannot be rebuilt.
-
-    Args:
-        name: Its entry point's name.
-        distribution: The package that brings it.
-        version: That package's version at save.
-    """
-
-    name: str
-    distribution: str
-    version: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Component:
-    """A part of the model with a folder of its own; in the order of streams, then heads.
-
-    Args:
-        role: ``backbone`` or ``head``.
-        name: The stream's or the head's name.
-        type: The provider, or the head's type.
-        plugin: Who gives that.
-        path: Its folder.
-        state_digest: Digest of the tensors in its ``model.safetensors``, tied ones included.
-    """
-
-    role: Literal["backbone", "head"]
-    name: str
-    type: str
-    plugin: PluginEntry
-    path: str
-    state_digest: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Base:
-    """The tensors that a backbone of a delta bundle differs from; those that differ are in its ``delta.safetensors``.
-
-    Args:
-        state_digest: What they are; nothing else is taken for them.
-        label: What they are for a reader: the reference of the library's weights, or a bundle.
-        path: The bundle that has them too, relative to this one's folder, with ``/``; None if there is none.
-        left_out: Names of those that the model has not.
-    """
-
-    state_digest: str
-    label: str
-    path: str | None = None
-    left_out: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileEntry:
-    """One file.
-
-    Args:
-        size: Its size, in bytes.
-        blake3: Hex digest of its bytes.
-    """
-
-    size: int
-    blake3: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeOutput:
-    """What the model gave for the probe.
-
-    Args:
-        shape: Shape of the task's output.
-        values: Evenly spaced elements of it, 1024 at the most; None where one was not finite.
-        tolerance: Difference up to which another machine's output is the same, in the output's unit.
-    """
-
-    shape: tuple[int, ...]
-    values: tuple[float | None, ...]
-    tolerance: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Probe:
-    """A seeded input and the expected output, by which a library's change of meaning shows.
-
-    Args:
-        seed: Seed of the input; see ``zoo.bundle.probe``.
-        inputs: Input name to shape.
-        outputs: Task name to what the model gave.
-    """
-
-    seed: int
-    inputs: Mapping[str, tuple[int, ...]]
-    outputs: Mapping[str, ProbeOutput]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,13 +59,14 @@ class Manifest:
     format: Literal["zoo.bundle"] = "zoo.bundle"
     format_version: str = FORMAT_VERSION
     min_reader: str = FORMAT_VERSION
-    kind: Literal["full", "delta"] = "full"
+    kind: Literal["full", "delta", "checkpoint"] = "full"
     created: Created
     model: ModelSpec
     streams: tuple[str, ...]
     components: tuple[Component, ...]
     files: Mapping[str, FileEntry]
     bases: Mapping[str, Base] = field(default_factory=dict)
+    adapters: tuple[AdapterEntry, ...] = ()
     tied: tuple[tuple[str, ...], ...] = ()
     memory_formats: Mapping[Literal["channels_last", "channels_last_3d"], tuple[str, ...]] = field(default_factory=dict)
     frozen: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -179,6 +74,35 @@ class Manifest:
     licenses: Mapping[str, str] = field(default_factory=dict)
     probe: Probe | None = None
     requires: tuple[PluginEntry, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """Where in its run a checkpoint stands.
+
+    Args:
+        step: Optimizer steps that were made.
+        steps: Optimizer steps of the whole run.
+        epoch: Epochs that are done, the one under way as a fraction of its steps.
+        epochs: Epochs of the whole run.
+        finished: Whether nothing is left to train.
+        run: What identifies the run: method, settings, rows and their split, and the like; any JSON.
+    """
+
+    step: int
+    steps: int
+    epoch: float
+    epochs: int
+    finished: bool
+    run: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointManifest(Manifest):
+    """All that is known of a checkpoint: a model as in the other kinds, whole or on bases, and the run's state."""
+
+    kind: Literal["checkpoint"] = "checkpoint"
+    training: Training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,13 +136,16 @@ class EnsembleManifest:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
+AnyManifest = Manifest | EnsembleManifest
+
 _KINDS: dict[str, type[Manifest] | type[EnsembleManifest]] = {
     **{"full": Manifest, "delta": Manifest},
+    "checkpoint": CheckpointManifest,
     "ensemble": EnsembleManifest,
 }
 
 
-def dump(manifest: Manifest | EnsembleManifest) -> bytes:
+def dump(manifest: AnyManifest) -> bytes:
     """Write a manifest, and read it back to be sure that it can be.
 
     Raises:
@@ -230,7 +157,7 @@ def dump(manifest: Manifest | EnsembleManifest) -> bytes:
     return written
 
 
-def read(written: bytes, where: str) -> Manifest | EnsembleManifest:
+def read(written: bytes, where: str) -> AnyManifest:
     """Read a manifest strictly.
 
     Args:
@@ -246,7 +173,7 @@ def read(written: bytes, where: str) -> Manifest | EnsembleManifest:
     if checksum != _checksum(data) or canonical({**data, "checksum": checksum}) != written:
         raise BundleError(f"{where} was edited or is damaged: its own checksum differs. Save the model again.")
     try:
-        manifest: Manifest | EnsembleManifest = from_json(_KINDS[data["kind"]], data)
+        manifest: AnyManifest = from_json(_KINDS[data["kind"]], data)
     except ConfigError as error:
         raise BundleError(f"{where} does not follow the format: {error}") from error
     check_paths(manifest.files, where)
@@ -308,11 +235,16 @@ def _check(manifest: Manifest, where: str) -> None:
         if f"{part.path}/{DELTA}" in manifest.files and not based:
             raise BundleError(f"{where} does not follow the format: {part.path} has a {DELTA}, and no base.")
     _check_bases(manifest, owners, where)
+    check_adapters(manifest.adapters, owners, manifest.files, where)
     _check_tensors(manifest, where)
     stages = {name: {stage.name for stage in backbone.stages} for name, backbone in owners.items()}
     frozen = all(set(names) <= stages.get(stream, set()) for stream, names in manifest.frozen.items())
     if not frozen or any(len(group) < 2 for group in manifest.tied):
         raise BundleError(f"{where} does not follow the format: its frozen stages or tied tensors are impossible.")
+    if isinstance(manifest, CheckpointManifest) and not (
+        0 <= manifest.training.step <= manifest.training.steps and STATES.issubset(manifest.files)
+    ):
+        raise BundleError(f"{where} does not follow the format: a step is impossible, or the run's state is missing.")
 
 
 _NOT = {True: " not", False: ""}
@@ -321,6 +253,7 @@ _NOT = {True: " not", False: ""}
 def _check_tensors(manifest: Manifest, where: str) -> None:
     """Refuse a tensor's name whose file is none that could hold the model's tensors."""
     holders = {f"{part.path}/{file}" for part in manifest.components for file in (NATIVE, OWN)}
+    holders |= {f"{adapter.path}/{TENSORS}" for adapter in manifest.adapters}
     for name in (name for names in (*manifest.tied, *manifest.memory_formats.values()) for name in names):
         file, _, key = name.partition(":")
         if file not in holders or not key:
@@ -329,7 +262,8 @@ def _check_tensors(manifest: Manifest, where: str) -> None:
 
 def _check_bases(manifest: Manifest, owners: Mapping[str, BackboneSpec], where: str) -> None:
     known = all(STATE.fullmatch(base.state_digest) for base in manifest.bases.values())
-    if not known or not set(manifest.bases) <= set(owners) or bool(manifest.bases) is not (manifest.kind == "delta"):
+    based = bool(manifest.bases) is (manifest.kind == "delta") or manifest.kind == "checkpoint"
+    if not known or not based or not set(manifest.bases) <= set(owners):
         raise BundleError(f"{where} does not follow the format: its bases are not those of its kind and streams.")
     for base in manifest.bases.values():
         if base.path is not None and not is_hint(base.path):
@@ -352,8 +286,8 @@ def _check_members(manifest: EnsembleManifest, where: str) -> None:
 
 
 _PARTS: tuple[Any, ...] = (
-    *(Created, PluginEntry, Component, Base, FileEntry, ProbeOutput, Probe, Manifest),
-    *(MemberEntry, EnsembleManifest),
+    *(Created, PluginEntry, Component, Base, AdapterEntry, FileEntry, ProbeOutput, Probe, Manifest),
+    *(MemberEntry, EnsembleManifest, Training, CheckpointManifest),
 )
 for _part in _PARTS:
     _part.__pydantic_config__ = {"extra": "forbid", "allow_inf_nan": False}

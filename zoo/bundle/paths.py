@@ -17,6 +17,9 @@ __all__ = [
     "OWN",
     "SIGNATURE",
     "STACKS",
+    "STATE_TENSORS",
+    "STATE_TREE",
+    "STATES",
     "bundle_path",
     "check_path",
     "check_paths",
@@ -34,6 +37,11 @@ OWN = "zoo.safetensors"
 """Tensors that a provider keeps beside the library's module; only where there are any."""
 STACKS = "stacks.safetensors"
 """What an ensemble has learnt by stacking: for each task ``weight`` and ``bias``."""
+STATE_TENSORS = "training/state.safetensors"
+"""Of a checkpoint, the tensors of the run's state: optimizer, generators, best epoch, averaged weights."""
+STATE_TREE = "training/state.json"
+"""Of a checkpoint, the rest of the run's state, and where in it each tensor belongs."""
+STATES = frozenset({STATE_TENSORS, STATE_TREE})
 
 MOST_FILES = 10_000
 MOST_PATH = 200

@@ -64,6 +64,8 @@ def skew_of(manifests: Iterable[Manifest]) -> dict[str, tuple[str, str]]:
         saved = {"torch": manifest.created.torch}
         saved |= {s.backbone.library: s.backbone.library_version for s in manifest.model.streams.values()}
         saved |= {plugin.distribution: plugin.version for plugin in manifest.requires}
+        if manifest.adapters:
+            saved["peft"] = manifest.adapters[0].peft
         for library, then in saved.items():
             now = installed(library)
             if now is not None and now != then:

@@ -9,7 +9,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from zoo.adapters.peft_form import PREFIX
+from zoo.adapters.spec import AdapterSpec
 from zoo.assembly import assemble
+from zoo.bundle.adapters import adapter_parts, adapter_states, pour_adapters
 from zoo.bundle.paths import NATIVE, OWN
 from zoo.bundle.tensors import TensorSet, with_layout
 from zoo.contracts.backbone import Backbone
@@ -21,16 +24,18 @@ from zoo.model import Model
 from zoo.spec import ModelSpec
 from zoo.wrapping import WRAPPED, rewrap
 
-__all__ = ["Own", "rebuild", "states_of"]
+__all__ = ["Own", "fit", "rebuild", "states_of"]
 
 Own = nn.Module | Callable[[], nn.Module]
 """A module from the user's own code, or what makes one."""
 
 _INNER = "native."
+_ELSEWHERE = (_INNER, "adapters.")
+"""What begins the names of a backbone's tensors that are in files of their own."""
 
 
 def states_of(model: Model) -> dict[str, Mapping[str, Tensor]]:
-    """Give a model's tensors as a bundle keeps them: file to state dict, in the order of streams, then heads.
+    """Give a model's tensors as a bundle keeps them: file to state dict; streams, heads, then adapters.
 
     Raises:
         BundleError: If the model has tensors outside its backbones and heads.
@@ -38,11 +43,12 @@ def states_of(model: Model) -> dict[str, Mapping[str, Tensor]]:
     states: dict[str, Mapping[str, Tensor]] = {}
     for stream, backbone in model.backbones.items():
         states[f"backbones/{stream}/{NATIVE}"] = backbone.native.state_dict()
-        own = {key: tensor for key, tensor in backbone.state_dict().items() if not key.startswith(_INNER)}
+        own = {key: tensor for key, tensor in backbone.state_dict().items() if not key.startswith(_ELSEWHERE)}
         if own:
             states[f"backbones/{stream}/{OWN}"] = own
     for name, head in model.heads.items():
         states[f"heads/{name}/{NATIVE}"] = head.state_dict()
+    states |= adapter_states(model)
     for key in model.state_dict():
         if not key.startswith(("backbones.", "heads.")):
             raise BundleError(f"A bundle keeps the tensors of backbones and heads; the model also has {key!r}.")
@@ -58,6 +64,7 @@ def rebuild(
     device: torch.device | None = None,
     modules: Mapping[str, Own] | None = None,
     taken: Mapping[str, Backbone] | None = None,
+    adapters: Sequence[AdapterSpec] = (),
 ) -> Model:
     """Assemble a model and pour its tensors in; the state of the random number generators is kept.
 
@@ -69,6 +76,7 @@ def rebuild(
         device: Where the model is to be; None for the CPU.
         modules: Stream to module, or to what makes one, for streams whose module no provider builds.
         taken: Stream to backbone that is whole already; no tensors are poured into it.
+        adapters: The adapters that are on its backbones.
 
     Returns:
         The model, in eval mode, nothing frozen.
@@ -81,13 +89,16 @@ def rebuild(
         with torch.random.fork_rng(devices=[]), _on_cpu(), skip_initialisers(), no_hub():
             given = dict(taken or {})
             model = assemble(spec, weights=None, given=given | _wrapped(spec, modules or {}, where, given))
-        _pour(model, tensors, given)
+        _pour(model, tensors, given, adapters)
         for stream, backbone in model.backbones.items():
             if stream in given:
                 continue
             folder = f"backbones/{stream}/"
             with no_hub():
                 backbone.take_files({k.removeprefix(folder): v for k, v in texts.items() if k.startswith(folder)})
+        if adapters:
+            with torch.random.fork_rng(devices=[]), _on_cpu(), skip_initialisers():
+                pour_adapters(model, adapters, tensors, where)
         for layout, names in tensors.memory_formats.items():
             for name in names:
                 tensor = _find(model, name)
@@ -148,8 +159,9 @@ def ordered(spec: ModelSpec, streams: Sequence[str]) -> ModelSpec:
     return replace(spec, streams={stream: spec.streams[stream] for stream in streams})
 
 
-def _pour(model: Model, tensors: TensorSet, taken: Mapping[str, Backbone]) -> None:
+def _pour(model: Model, tensors: TensorSet, taken: Mapping[str, Backbone], adapters: Sequence[AdapterSpec]) -> None:
     expected = {f"backbones/{stream}" for stream in model.backbones} | {f"heads/{name}" for name in model.heads}
+    expected |= {f"adapters/{adapter.name}" for adapter in adapters}
     for file in tensors.files:
         if file.rpartition("/")[0] not in expected:
             raise BundleError(f"The tensors of {file} belong to no part of the model.")
@@ -158,12 +170,12 @@ def _pour(model: Model, tensors: TensorSet, taken: Mapping[str, Backbone]) -> No
             continue
         native = tensors.of(f"backbones/{stream}/{NATIVE}")
         given = {_INNER + key: tensor for key, tensor in native.items()}
-        _fit(backbone, {**given, **tensors.of(f"backbones/{stream}/{OWN}")}, f"backbones/{stream}")
+        fit(backbone, {**given, **tensors.of(f"backbones/{stream}/{OWN}")}, f"backbones/{stream}")
     for name, head in model.heads.items():
-        _fit(head, tensors.of(f"heads/{name}/{NATIVE}"), f"heads/{name}")
+        fit(head, tensors.of(f"heads/{name}/{NATIVE}"), f"heads/{name}")
 
 
-def _fit(module: nn.Module, given: Mapping[str, Tensor], where: str) -> None:
+def fit(module: nn.Module, given: Mapping[str, Tensor], where: str) -> None:
     """Pour tensors into a module, which takes over their floating dtypes, and nothing else of them."""
     floating = {tensor.dtype for tensor in given.values() if tensor.is_floating_point()}
     if len(floating) == 1 and floating != {torch.float32}:
@@ -182,7 +194,10 @@ def _owner(model: Model, name: str) -> tuple[nn.Module, str]:
     """Find the module that has a tensor, and its name there."""
     file, _, key = name.partition(":")
     folder, part, kind = file.split("/")
-    root: nn.Module = (model.backbones if folder == "backbones" else model.heads)[part]
+    if folder == "adapters":
+        root, key = adapter_parts(model, part), key.removeprefix(PREFIX)
+    else:
+        root = (model.backbones if folder == "backbones" else model.heads)[part]
     if folder == "backbones" and kind == NATIVE:
         root = root.get_submodule("native")
     path, _, leaf = key.rpartition(".")

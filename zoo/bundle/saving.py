@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 import zoo
+from zoo.bundle.adapters import adapter_configs, adapter_entries
 from zoo.bundle.card import make_card
 from zoo.bundle.digest import state_digest
 from zoo.bundle.manifest import Base, Component, Created, FileEntry, Manifest, PluginEntry, dump
@@ -35,7 +36,7 @@ from zoo.wrapping import WRAPPED
 if TYPE_CHECKING:
     from zoo.bundle.basing import Based, BaseLike
 
-__all__ = ["components_of", "created", "save", "write"]
+__all__ = ["components_of", "created", "native_files", "required", "save", "write"]
 
 
 def save(
@@ -165,28 +166,30 @@ def _fields(
 ) -> dict[str, Any]:
     """Give the manifest's fields that follow from the model, once it has been rebuilt from what is written."""
     own = {name: copy.deepcopy(b.native) for name, b in model.backbones.items() if b.spec.provider == WRAPPED}
-    rebuilt = rebuild(model.spec, tensors, texts=texts, where="memory", modules=own)
+    specs = [adapter.spec for adapter in model.adapters]
+    rebuilt = rebuild(model.spec, tensors, texts=texts, where="memory", modules=own, adapters=specs)
     components = components_of(model, tensors)
     return {
         "created": created(),
         "model": model.spec,
         "streams": tuple(model.spec.streams),
         "components": components,
+        "adapters": adapter_entries(model, tensors),
         "tied": tensors.tied,
         "memory_formats": tensors.memory_formats,
         "frozen": {stream: tuple(sorted(stages)) for stream, stages in model.frozen().items() if stages},
         "provenance": provenance,
         "licenses": {name: s.backbone.license for name, s in model.spec.streams.items() if s.backbone.license},
         "probe": make_probe(rebuilt) if probe else None,
-        "requires": _requires(model, components),
+        "requires": required(model, components),
     }
 
 
 def _texts(model: Model, provenance: Any) -> dict[str, bytes]:
     """Give the small files by path."""
-    texts = _native_files(model)
+    texts = native_files(model) | adapter_configs(model)
     texts["config.json"] = canonical({"library_name": "zoo", "zoo_format": 1}) + b"\n"
-    texts["README.md"] = make_card(model.spec, provenance).encode("utf-8")
+    texts["README.md"] = make_card(model.spec, provenance, [adapter.spec for adapter in model.adapters]).encode("utf-8")
     return texts
 
 
@@ -198,7 +201,8 @@ def _check_settings(model: Model) -> None:
         plain(head.config, f"spec.heads.{head.name}.config")
 
 
-def _native_files(model: Model) -> dict[str, bytes]:
+def native_files(model: Model) -> dict[str, bytes]:
+    """Give the libraries' own files by path."""
     texts: dict[str, bytes] = {}
     for stream, backbone in model.backbones.items():
         for name, content in backbone.native_files().items():
@@ -235,7 +239,7 @@ def components_of(model: Model, tensors: TensorSet) -> tuple[Component, ...]:
     )
 
 
-def _requires(model: Model, components: tuple[Component, ...]) -> tuple[PluginEntry, ...]:
+def required(model: Model, components: tuple[Component, ...]) -> tuple[PluginEntry, ...]:
     """List all plugins that rebuilding needs; a combinator's heads may come from others than itself."""
     needed = {part.plugin.name: part.plugin for part in components if part.type != WRAPPED or part.role == "head"}
     for module in model.heads.modules():

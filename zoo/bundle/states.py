@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from zoo.adapters.peft_form import PREFIX
 from zoo.bundle.folder import BundleFolder
 from zoo.bundle.header import Entry
 from zoo.bundle.inspecting import header_of
@@ -234,12 +235,19 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _parts(manifest: Manifest | EnsembleManifest) -> list[str]:
-    return [part.path for part in manifest.components] if isinstance(manifest, Manifest) else []
+    if not isinstance(manifest, Manifest):
+        return []
+    return [part.path for part in manifest.components] + [adapter.path for adapter in manifest.adapters]
 
 
 def _row_of(file: str, name: str, manifest: Manifest | EnsembleManifest) -> tuple[str, str | None, str | None]:
     part, _, kind = file.rpartition("/")
     folder, _, stream = part.partition("/")
+    if folder == "adapters" and isinstance(manifest, Manifest):
+        on = next(adapter.stream for adapter in manifest.adapters if adapter.path == part)
+        inside = name.removeprefix(PREFIX)
+        stage = stage_of(inside, manifest.model.streams[on].backbone)
+        return part, stage, inside.split(".")[0] if stage is None else None
     if folder == "backbones" and kind == NATIVE and isinstance(manifest, Manifest) and stream in manifest.model.streams:
         stage = stage_of(name, manifest.model.streams[stream].backbone)
         if stage is not None:
@@ -285,6 +293,8 @@ def _rank(row: TensorRow, *manifests: Manifest | EnsembleManifest) -> tuple[int,
     stream = row.part.partition("/")[2]
     for manifest in manifests:
         streams = manifest.model.streams if isinstance(manifest, Manifest) else {}
+        if isinstance(manifest, Manifest) and row.part.startswith("adapters/"):
+            stream = next((adapter.stream for adapter in manifest.adapters if adapter.path == row.part), stream)
         if row.stage is not None and stream in streams:
             names = [stage.name for stage in streams[stream].backbone.stages]
             if row.stage in names:

@@ -39,8 +39,9 @@ def taken_from(model: Model, manifest: Manifest) -> dict[str, Backbone]:
         other = model.spec.streams.get(part.name)
         if part.role != "backbone" or entry is None or other is None or part.name not in model.backbones:
             continue
-        alone = part.path not in tied and f"{part.path}/{OWN}" not in manifest.files
         backbone = model.backbones[part.name]
+        adapted = len(backbone.adapters) > 0 or any(adapter.stream == part.name for adapter in manifest.adapters)
+        alone = part.path not in tied and f"{part.path}/{OWN}" not in manifest.files and not adapted
         if alone and _described(entry) == _described(other) and digest_of_backbone(backbone) == part.state_digest:
             found[part.name] = backbone
     return found

@@ -71,6 +71,10 @@ def upgrade(path: str | Path, *, out: str | Path | None = None) -> Upgrade:
     if target != source:
         check_target(target, overwrite=False)
     found = inspect(source)
+    if found.kind == "checkpoint":
+        raise BundleError(
+            f"{source} is a checkpoint of a run; go on with the run, and upgrade the bundle that it gives."
+        )
     old = _old(found)
     if not old:
         return Upgrade(path=str(source), id=found.id, parent=None, changed={})

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.adapters.peft_form import CONFIG, TENSORS
+from zoo.bundle.adapters import check_configs
 from zoo.bundle.digest import Record, digest_records
 from zoo.bundle.ensemble_loading import check_member, place_of
 from zoo.bundle.folder import BundleFolder, open_bundle
@@ -146,6 +148,7 @@ def _check_files(folder: BundleFolder) -> Report:
                 raise
             problems.append(str(error))
     if not problems:
+        problems += _check_adapters(folder, manifest, records)
         try:
             based = {f"backbones/{name}": _base_records(name, manifest, folder.path) for name in manifest.bases}
             problems += [
@@ -161,10 +164,29 @@ def _check_files(folder: BundleFolder) -> Report:
         kind=manifest.kind,
         files=len(manifest.files),
         bytes=sum(entry.size for entry in manifest.files.values()),
-        components={part.path: part.state_digest for part in manifest.components},
+        components={part.path: part.state_digest for part in manifest.components}
+        | {adapter.path: adapter.state_digest for adapter in manifest.adapters},
         extra=extra,
         problems=problems,
     )
+
+
+def _check_adapters(folder: BundleFolder, manifest: Manifest, records: Mapping[str, Mapping[str, Record]]) -> list[str]:
+    """List what is wrong with the adapters' configs and tensors."""
+    problems: list[str] = []
+    for adapter in manifest.adapters:
+        if digest_records(records[f"{adapter.path}/{TENSORS}"]) != adapter.state_digest:
+            problems.append(_unlike(adapter.path))
+        try:
+            texts = {name: folder.read(name, manifest.files[name]) for name in (f"{adapter.path}/{CONFIG}",)}
+            check_configs([adapter], texts, str(folder.path))
+        except BundleError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _unlike(path: str) -> str:
+    return f"The tensors of {path} are not those that were saved: their state digest differs. Save the model again."
 
 
 def _check_ensemble(folder: BundleFolder, manifest: EnsembleManifest, identity: str) -> Report:
@@ -249,6 +271,4 @@ def _check_state(
                 found[name] = records[source][key]
     if digest_records(found) == part.state_digest:
         return None
-    return (
-        f"The tensors of {part.path} are not those that were saved: their state digest differs. Save the model again."
-    )
+    return _unlike(part.path)

@@ -8,15 +8,19 @@ from typing import Annotated, Any
 import typer
 
 from zoo.cli import (
+    advising,
     bundles,
+    caching,
     catalog,
     conformance,
     converting,
     demonstration,
     ensembles,
     inspecting,
+    planning,
     plugins,
     prediction,
+    rates,
     runfile,
     signing,
     storing,
@@ -65,7 +69,10 @@ app.command("resolve", epilog=catalog.RESOLVE_EXAMPLES, rich_help_panel=FIND)(ca
 catalogs = typer.Typer(invoke_without_command=True, callback=catalog.catalogs)
 catalogs.command("build", epilog=catalog.BUILD_EXAMPLES)(catalog.build)
 app.add_typer(catalogs, name="catalog", epilog=catalog.BUILD_EXAMPLES, rich_help_panel=LOOK)
+app.command("advise", epilog=advising.EXAMPLES, rich_help_panel=TRAIN)(advising.advise)
 app.command("fit", epilog=training.FIT_EXAMPLES, rich_help_panel=TRAIN)(training.fit)
+app.command("plan", epilog=planning.EXAMPLES, rich_help_panel=TRAIN)(planning.plan)
+app.command("find-lr", epilog=rates.EXAMPLES, rich_help_panel=TRAIN)(rates.find_lr)
 app.command("schema", epilog=runfile.EXAMPLES, rich_help_panel=TRAIN)(runfile.schema)
 app.command("evaluate", epilog=training.EVALUATE_EXAMPLES, rich_help_panel=TRAIN)(training.evaluate)
 app.command("predict", epilog=prediction.EXAMPLES, rich_help_panel=TRAIN)(prediction.predict)
@@ -79,6 +86,10 @@ storage.command("list", epilog=storing.LIST_EXAMPLES)(storing.list_stored)
 storage.command("add", epilog=storing.ADD_EXAMPLES)(storing.add)
 storage.command("verify", epilog=storing.VERIFY_EXAMPLES)(storing.verify)
 storage.command("gc", epilog=storing.GC_EXAMPLES)(storing.collect)
+keeping = typer.Typer(invoke_without_command=True, callback=caching.cache)
+keeping.command("list", epilog=caching.LIST_EXAMPLES)(caching.list_cached)
+keeping.command("clear", epilog=caching.CLEAR_EXAMPLES)(caching.clear)
+app.add_typer(keeping, name="cache", epilog=caching.EXAMPLES, rich_help_panel=LOOK)
 app.add_typer(storage, name="store", epilog=storing.EXAMPLES, rich_help_panel=LOOK)
 app.command("verify", epilog=bundles.EXAMPLES, rich_help_panel=LOOK)(bundles.verify)
 app.command("inspect", epilog=inspecting.INSPECT_EXAMPLES, rich_help_panel=LOOK)(inspecting.inspect)

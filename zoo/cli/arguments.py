@@ -61,12 +61,13 @@ def read_pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def read_settings(texts: Sequence[str], *, taken: Iterable[str]) -> dict[str, Any]:
+def read_settings(texts: Sequence[str], *, taken: Iterable[str], option: str = "--set") -> dict[str, Any]:
     """Read settings written as ``key=value``; a value is JSON if it can be read so, else text.
 
     Args:
         texts: What was typed.
         taken: Names that are set in another way.
+        option: The option, for messages.
 
     Raises:
         ConfigError: If one has another form, is given twice, or is set in another way.
@@ -79,11 +80,11 @@ def read_settings(texts: Sequence[str], *, taken: Iterable[str]) -> dict[str, An
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key.isidentifier():
-            raise ConfigError(f"--set must be KEY=VALUE, got {text!r}.")
+            raise ConfigError(f"{option} must be KEY=VALUE, got {text!r}.")
         if key in taken:
             raise ConfigError(f"--set takes settings of the method, and {key!r} is none; see zoo fit --help.")
         if key in found:
-            raise ConfigError(f"--set {key}=… is given twice.")
+            raise ConfigError(f"{option} {key}=… is given twice.")
         try:
             found[key] = json.loads(value)
         except ValueError:

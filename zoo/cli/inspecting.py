@@ -57,6 +57,7 @@ def _say_bundle(found: Inspection, *, tensors: bool) -> None:
         ("files", f"{len(found.files)} of {found.bytes:,} bytes"),
         ("tensors", f"{len(found.tensors)} of {sum(one.bytes for one in found.tensors):,} bytes"),
         ("based on", "; ".join(f"{stream}: {base['label']}" for stream, base in found.bases.items())),
+        ("adapters", "; ".join(f"{a['name']} on {a['stream']}, rank {a['rank']}" for a in found.adapters)),
         ("tied", "; ".join(" = ".join(group) for group in found.tied)),
         ("layouts", "; ".join(f"{layout}: {len(names)} tensors" for layout, names in found.memory_formats.items())),
         ("licences", "; ".join(f"{stream}: {text}" for stream, text in found.licenses.items())),

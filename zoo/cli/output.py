@@ -132,7 +132,12 @@ def note(line: object) -> None:
 
 
 def complain(error: object) -> None:
-    """Write an error as one line to stderr."""
+    """Write an error as one line to stderr; of several processes that were launched together, the first to fail."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from zoo.training.ranks import first_to_fail
+
+        if not first_to_fail():
+            return
     told = " ".join(str(error).split()) or type(error).__name__
     print(f"error: {clean(told)}", file=sys.stderr)
 

@@ -33,13 +33,20 @@ class RunFile:
         heads: The heads: a type, or type, name and settings, other heads among them.
         targets: Columns to learn, with the heads that they call for.
         masks: Columns of masks, for segmentation.
-        method: The training method.
+        method: The training method, or auto for the one that zoo advise names.
         settings: The method's own settings.
         weights: pretrained, none, or a safetensors file.
         epochs: Passes over the training rows.
         batch_size: Rows in a step.
         lr: Highest learning rate of the heads.
-        weight_decay: AdamW's.
+        weight_decay: Weight decay of matrices.
+        warmup: Share of the steps that warms up.
+        optimizer: A class of torch.optim, in any case.
+        optimizer_settings: The optimizer's own settings.
+        schedule: cosine, linear, constant, one_cycle or plateau.
+        schedule_settings: The schedule's own settings.
+        clip: Largest norm of the gradient; 0 for any.
+        accumulate: Batches whose gradients make one step.
         seed: Seed of new weights, split, order and dropout.
         device: auto, cpu, cuda or mps.
         precision: auto, fp32, bf16 or fp16.
@@ -47,6 +54,21 @@ class RunFile:
         patience: Epochs without a better one before it stops.
         select: What the best epoch is chosen by.
         augmentation: light, standard, or the fields of an augmentation.
+        freeze: What rests whatever the method says: stages up to the one that is named, heads.NAME; or several.
+        cached_views: Views of a picture that frozen stages run on, once each.
+        feature_precision: fp32, or bf16 for what frozen stages give once.
+        solver: sgd, or lbfgs for linear heads on frozen backbones.
+        sampling: balanced, or balanced/task, for every class as often as any other.
+        mixup: Parameter of the shares by which training pictures are blended; 0 for not at all.
+        cutmix: The same for rectangles of one picture in another.
+        freeze_norms: Whether norms keep their running statistics in the stages that train, too.
+        ema: Decay of the moving average of the weights.
+        checkpoint: Folder that keeps checkpoints and the history.
+        resume: Whether to go on from the newest checkpoint there.
+        checkpoint_every: Steps from one checkpoint to the next, beside those at epochs' ends.
+        keep_checkpoints: How many checkpoints are kept.
+        report_to: Trackers, such as tensorboard or wandb.
+        compile: Whether to train through torch.compile.
         image: Column of the pictures, for a model with one input.
         split: Column of train, validation and test.
         strict: Whether to stop at the first unreadable picture.
@@ -69,6 +91,13 @@ class RunFile:
     batch_size: int | None = None
     lr: float | None = None
     weight_decay: float | None = None
+    warmup: float | None = None
+    optimizer: str | None = None
+    optimizer_settings: dict[str, Any] | None = None
+    schedule: str | None = None
+    schedule_settings: dict[str, Any] | None = None
+    clip: float | None = None
+    accumulate: int | None = None
     seed: int | None = None
     device: str | None = None
     precision: str | None = None
@@ -76,6 +105,21 @@ class RunFile:
     patience: int | None = None
     select: str | None = None
     augmentation: str | dict[str, Any] | None = None
+    freeze: str | tuple[str, ...] | None = None
+    cached_views: int | None = None
+    feature_precision: str | None = None
+    solver: str | None = None
+    freeze_norms: bool | None = None
+    sampling: str | None = None
+    mixup: float | None = None
+    cutmix: float | None = None
+    ema: float | None = None
+    checkpoint: str | None = None
+    resume: bool | None = None
+    checkpoint_every: int | None = None
+    keep_checkpoints: int | None = None
+    report_to: str | tuple[str, ...] | None = None
+    compile: bool | None = None
     image: str | None = None
     split: str | None = None
     strict: bool | None = None
@@ -113,10 +157,14 @@ def read_run(path: Path) -> dict[str, Any]:
     return _as_typed(said)
 
 
+_PAIRS = ("share", "settings", "inputs", "optimizer_settings", "schedule_settings")
+"""Mappings that are typed as pairs, NAME=VALUE, under the same name."""
+
+
 def _as_typed(said: Mapping[str, Any]) -> dict[str, Any]:
     """Write what a file says as the command line would have it."""
     typed = dict(said)
-    for name, option in (("streams", "stream"), ("share", "share"), ("settings", "settings"), ("inputs", "inputs")):
+    for name, option in (("streams", "stream"), *((name, name) for name in _PAIRS)):
         if isinstance(said.get(name), dict):
             pairs = typed.pop(name).items()
             typed[option] = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in pairs]
@@ -124,6 +172,9 @@ def _as_typed(said: Mapping[str, Any]) -> dict[str, Any]:
         typed["inputs"] = [typed["inputs"]]
     if "heads" in typed:
         typed["head"] = [one if isinstance(one, str) else json.dumps(one) for one in typed.pop("heads")]
+    for name in ("freeze", "report_to"):
+        if name in typed:
+            typed[name] = [typed[name]] if isinstance(typed[name], str) else list(typed[name])
     for name, option in (("targets", "target"), ("masks", "mask")):
         if name in typed:
             typed[option] = list(typed.pop(name))

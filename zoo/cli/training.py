@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from zoo.advising import AUTO
+from zoo.cli.again import typed_again
 from zoo.cli.arguments import check_target, read_augmentation, read_head, read_pairs, read_settings, read_weights
+from zoo.cli.optimizing import OptimizerName, OptimizerSettings, ScheduleName, ScheduleSettings, Warmup, WeightDecay
 from zoo.cli.options import AsJson, BatchSize, BundleAt, Device, ImageColumn, Strict
 from zoo.cli.output import note, say, say_json, say_table, speaks
 from zoo.cli.runfile import take_file
@@ -29,6 +32,7 @@ FIT_EXAMPLES = (
     'zoo fit cells.csv --backbone timm:resnet18 --out cells --head defect=classifier --head \'{"type": "regression", '
     '"name": "age", "loss": "huber"}\'\n\n'
     "zoo fit pictures/ --backbone timm:vit --out my-model --method feature_extraction\n\n"
+    "zoo fit pictures/ --backbone timm:vit --out my-model --method auto --epochs 5\n\n"
     "zoo fit pairs.csv --stream rgb=timm:resnet18 --stream flow=timm:resnet18 --out pairs "
     '--head \'{"type": "classifier", "name": "action", "stream": "rgb"}\'\n\n'
     "zoo fit --file run.yaml"
@@ -38,8 +42,18 @@ EVALUATE_EXAMPLES = "zoo evaluate my-model pictures/ --split test\n\nzoo evaluat
 RUN = (
     *("method", "epochs", "batch_size", "lr", "weight_decay", "seed"),
     *("device", "precision", "validation", "patience", "select", "augmentation", "strict"),
+    *("ema", "checkpoint", "resume", "checkpoint_every", "keep_checkpoints", "report_to"),
+    *("freeze", "freeze_norms", "sampling", "mixup", "cutmix"),
+    *("cached_views", "feature_precision", "solver", "compile"),
+    *("warmup", "optimizer", "schedule", "clip", "accumulate"),
 )
 """The options of ``zoo fit`` that ``zoo.fit`` takes as they are."""
+
+ALWAYS = ("method", "seed", "device", "strict")
+"""Those that ``zoo.fit`` gets also where ``--method auto`` leaves the others to the advice."""
+
+OF_OTHERS = {"optimizer_settings": "--set-optimizer", "schedule_settings": "--set-schedule"}
+"""Settings that are written as those of the method are, with the option for each."""
 
 DATA = "Folder of class folders, or CSV, TSV or Parquet table."
 Data = Annotated[str, typer.Argument(metavar="DATA", help=DATA)]
@@ -60,15 +74,23 @@ class Streams:
     share: dict[str, str] | None
 
     @classmethod
-    def of(cls, backbone: str | None, stream: Sequence[str], inputs: Sequence[str], share: Sequence[str]) -> Streams:
-        """Read what was typed.
+    def of(
+        cls,
+        backbone: str | None,
+        stream: Sequence[str],
+        inputs: Sequence[str],
+        share: Sequence[str],
+        *,
+        command: str = "zoo fit",
+    ) -> Streams:
+        """Read what was typed after a command.
 
         Raises:
             ConfigError: If there is no backbone, or one of each kind.
         """
         if (backbone is None) == (not stream):
             raise ConfigError(
-                "zoo fit takes --backbone REF, or --stream NAME=REF for each of several; give one of them."
+                f"{command} takes --backbone REF, or --stream NAME=REF for each of several; give one of them."
             )
         one = next((text for text in inputs if "=" not in text), None)
         if one is not None and len(inputs) > 1:
@@ -111,14 +133,21 @@ def fit(
     mask: Annotated[
         list[str] | None, typer.Option(metavar="COL", help="Column of masks, for segmentation. Repeatable.")
     ] = None,
-    method: Annotated[str, typer.Option(help="Training method; zoo list --methods.")] = "fine_tuning",
+    method: Annotated[str, typer.Option(help="Training method, or auto; zoo list --methods.")] = "fine_tuning",
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Setting of the method. Repeatable.")
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training rows.")] = 10,
     batch_size: BatchSize = 32,
     lr: Annotated[float, typer.Option(help="Highest learning rate of the heads.")] = 1e-3,
-    weight_decay: Annotated[float, typer.Option(help="AdamW's weight decay.")] = 0.01,
+    weight_decay: WeightDecay = 0.01,
+    warmup: Warmup = None,
+    optimizer: OptimizerName = "adamw",
+    optimizer_settings: OptimizerSettings = None,
+    schedule: ScheduleName = "cosine",
+    schedule_settings: ScheduleSettings = None,
+    clip: Annotated[float, typer.Option(min=0, help="Largest norm of the gradient; 0 for any.")] = 1.0,
+    accumulate: Annotated[int, typer.Option(min=1, metavar="N", help="Batches whose gradients make one step.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Seed of new weights, split, order and dropout.")] = 0,
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16.")] = "auto",
@@ -128,6 +157,35 @@ def fit(
     augmentation: Annotated[
         str | None, typer.Option(metavar="NAME", help="Vary training pictures: light, standard, or JSON.")
     ] = None,
+    freeze: Annotated[
+        list[str] | None, typer.Option(metavar="STAGE", help="Rests up to this one, as s3; heads.NAME. Repeatable.")
+    ] = None,
+    cached_views: Annotated[
+        int | None, typer.Option(min=1, help="Views of a picture that frozen stages run on, once each.")
+    ] = None,
+    feature_precision: Annotated[str, typer.Option(help="fp32, or bf16 for what frozen stages give once.")] = "fp32",
+    solver: Annotated[str, typer.Option(help="sgd, or lbfgs for linear heads on frozen backbones.")] = "sgd",
+    freeze_norms: Annotated[
+        bool, typer.Option("--freeze-norms", help="Norms keep their running statistics, whatever trains.")
+    ] = False,
+    sampling: Annotated[str | None, typer.Option(metavar="NAME", help="balanced, or balanced/TASK.")] = None,
+    mixup: Annotated[float, typer.Option(help="Blend training pictures: Beta parameter, such as 0.2.")] = 0.0,
+    cutmix: Annotated[float, typer.Option(help="Rectangles of other training pictures: Beta parameter.")] = 0.0,
+    ema: Annotated[float | None, typer.Option(metavar="DECAY", help="Average the weights, such as 0.999.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep checkpoints and the history in this folder.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint there.")] = False,
+    checkpoint_every: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="A checkpoint every N steps, beside each epoch's.")
+    ] = None,
+    keep_checkpoints: Annotated[int, typer.Option(min=1, metavar="N", help="How many checkpoints are kept.")] = 2,
+    report_to: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Tracker, such as tensorboard or wandb. Repeatable.")
+    ] = None,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Train through torch.compile; the bundle is as without.")
+    ] = False,
     weights: Annotated[str, typer.Option(help="pretrained, none, or a safetensors file.")] = "pretrained",
     image: ImageColumn = None,
     split: Annotated[
@@ -139,6 +197,7 @@ def fit(
 ) -> None:
     """Train heads on one backbone or several and save the bundle."""
     from zoo.remote import is_url
+    from zoo.training.ranks import rank, world_size
 
     if data is None:
         raise ConfigError("zoo fit needs DATA, on the command line or in --file.")
@@ -149,14 +208,33 @@ def fit(
     if head and target:
         raise ConfigError("--head names the column of each head itself; leave --target out.")
     heads = [read_head(text) for text in head or ()]
-    run |= read_settings(settings or (), taken={*run, "model", "data"})
+    run |= read_settings(settings or (), taken={*run, *OF_OTHERS, "model", "data"})
+    for name, option in OF_OTHERS.items():
+        run[name] = read_settings(context.params[name] or (), taken=(), option=option)
     run["augmentation"] = read_augmentation(augmentation)
+    if method == AUTO:  # what was not said is for the advice to say
+        run = {key: value for key, value in run.items() if key in ALWAYS or _said(context, key)}
     check_target(out, overwrite=overwrite)
     source = {"image": image, "split": split, "labels": target or None, "masks": mask or (), "strict": strict}
-    history, saved = _train(data, source, streams, heads, read_weights(weights), run, out, overwrite=overwrite)
+    try:
+        history, saved = _train(data, source, streams, heads, read_weights(weights), run, out, overwrite=overwrite)
+    except KeyboardInterrupt as stop:
+        if checkpoint is not None and rank() == 0:
+            again = f", in {world_size()} processes again," if world_size() > 1 else ""
+            told = f"Go on{again} with: {typed_again(context, '--resume')}"
+            note(" ".join([getattr(stop, "told", ""), told]).strip())
+        raise
+    if rank():
+        return None  # of several processes the first one tells
     if as_json:
         return say_json({**history.as_json(), "bundle": saved})
     return _say_history(history, saved if is_url(out) else str(Path(out)), len(streams.plan().modalities))
+
+
+def _said(context: typer.Context, name: str) -> bool:
+    """Say whether an option stands on the command line or in a run file; what is no option was set by --set."""
+    source = context.get_parameter_source(name) if name in context.params else None
+    return name not in context.params or (source is not None and source.name in ("COMMANDLINE", "DEFAULT_MAP"))
 
 
 def _train(
@@ -175,17 +253,22 @@ def _train(
     from zoo.registry import registry
     from zoo.remote import shown
     from zoo.training.evaluation import pick_device
+    from zoo.training.ranks import hushed, rank
     from zoo.training.tables import input_columns
 
     pick_device(run["device"])
     planned = streams.plan()
-    registry().method_class(run["method"])
-    table = zoo.read(data, **source, **input_columns(planned.modalities))
-    specs = zoo.infer_heads(table, heads=heads)
-    model = zoo.build(
-        streams.backbones, specs, inputs=streams.inputs, share=streams.share, weights=weights, seed=run["seed"]
-    )
-    history = zoo.fit(model, table, **run)
+    if run["method"] != AUTO:
+        registry().method_class(run["method"])
+    with hushed():
+        table = zoo.read(data, **source, **input_columns(planned.modalities))
+        specs = zoo.infer_heads(table, heads=heads)
+        model = zoo.build(
+            streams.backbones, specs, inputs=streams.inputs, share=streams.share, weights=weights, seed=run["seed"]
+        )
+        history = zoo.fit(model, table, **run)
+    if rank():
+        return history, ""
     return history, shown(model.save(out, overwrite=overwrite))
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.contracts.features import Features, Want
+from zoo.contracts.modules import ModuleMap
 from zoo.errors import CapabilityError, ConfigError, ShapeError, UnknownName
 from zoo.spec import BackboneSpec, InputSpec
 
@@ -115,6 +116,7 @@ class Backbone(nn.Module, ABC):
         super().__init__()
         self.spec = spec
         self.native = native
+        self.adapters: ModuleMap[nn.Module] = ModuleMap({})
         self._stages = stages
         self._typed: tuple[tuple[str, ...], str] = ((), "")
         self._accepted: tuple[torch.Size, torch.dtype, Want] | None = None
@@ -197,6 +199,8 @@ class Backbone(nn.Module, ABC):
         """
         check_want(self.spec, want)
         self._check_kept(want)
+        if len(self.adapters):
+            raise CapabilityError(f"{self.spec.reference} has an adapter; merge it or take it off before it is cut.")
         if not _outputs(want):
             raise CapabilityError(f"{self.spec.reference}: nothing is wanted, so nothing would be left of it.")
         if self.cut(want):
@@ -263,6 +267,10 @@ class Backbone(nn.Module, ABC):
             Whether it is now on; False where the library does not support it.
         """
         return False
+
+    def undecayed(self) -> frozenset[str]:
+        """Give the parameters of the native module that its library wants no weight decay on, by path, if it says."""
+        return frozenset()
 
     def native_files(self) -> dict[str, object]:
         """Give the files that let the library load the saved folder by itself, beside ``model.safetensors``.

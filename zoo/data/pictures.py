@@ -10,7 +10,7 @@ from zoo.errors import DataError
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["FORMATS", "SUFFIXES", "UnreadableSample", "decode", "turned", "unreadable", "upright"]
+__all__ = ["FORMATS", "SUFFIXES", "UnreadableSample", "decode", "glance", "turned", "unreadable", "upright"]
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """The endings that make a file in a folder a picture, in lower case."""
@@ -65,21 +65,47 @@ def decode(data: bytes, name: str) -> Image.Image:
     Raises:
         UnreadableSample: If the bytes are empty, cut, of another format, or more pixels than Pillow's limit.
     """
+    try:
+        return upright(_opened(data, name))
+    except UnreadableSample:
+        raise
+    except Exception as error:  # what a decoder raises on foreign bytes is its answer, whatever the type
+        raise unreadable(name, error) from error
+
+
+def glance(data: bytes, name: str) -> Image.Image:
+    """Open one picture for a view of it: an upright JPEG is not decoded yet, so that it can be at a lower scale.
+
+    Args:
+        data: The bytes of an encoded picture.
+        name: What to call it in an error.
+
+    Raises:
+        UnreadableSample: As :func:`decode` does; of a JPEG whose head is whole, not before it is decoded.
+    """
+    try:
+        picture = _opened(data, name)
+        if picture.format == "JPEG" and picture.getexif().get(_ORIENTATION, 1) == 1:
+            return picture
+    except UnreadableSample:
+        raise
+    except Exception:  # whatever is the matter, decoding has the words for it
+        return decode(data, name)
+    return decode(data, name)
+
+
+def _opened(data: bytes, name: str) -> Image.Image:
+    """Read the head of a picture, and none of its pixels."""
     from PIL import Image
 
     if not data:
         raise unreadable(name, "empty file")
     Image.init()
-    try:
-        picture = Image.open(io.BytesIO(data), formats=[form for form in FORMATS if form in Image.OPEN])
-        # Pillow only warns up to twice its limit, and a warning is no answer in a worker thread.
-        if Image.MAX_IMAGE_PIXELS and picture.width * picture.height > Image.MAX_IMAGE_PIXELS:
-            raise unreadable(name, _too_large())
-        return upright(picture)
-    except UnreadableSample:
-        raise
-    except Exception as error:  # what a decoder raises on foreign bytes is its answer, whatever the type
-        raise unreadable(name, error) from error
+    picture = Image.open(io.BytesIO(data), formats=[form for form in FORMATS if form in Image.OPEN])
+    # Pillow only warns up to twice its limit, and a warning is no answer in a worker thread.
+    if Image.MAX_IMAGE_PIXELS and picture.width * picture.height > Image.MAX_IMAGE_PIXELS:
+        raise unreadable(name, _too_large())
+    return picture
 
 
 def turned(picture: Image.Image) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, final
 
-from zoo.data.pictures import decode, unreadable, upright
+from zoo.data.pictures import decode, glance, unreadable, upright
 from zoo.errors import DataError
 
 if TYPE_CHECKING:
@@ -50,6 +50,18 @@ class Sample(ABC):
             UnreadableSample: If there is nothing to open, or it cannot be decoded.
         """
 
+    def glance(self) -> Opened:
+        """Open the sample for one training view, which uses it up.
+
+        Returns:
+            As :meth:`open`; of an upright JPEG the picture before it is decoded, so that a view can have it decoded at
+            the scale that it needs.
+
+        Raises:
+            UnreadableSample: As :meth:`open`; of a JPEG whose head is whole, not before it is decoded.
+        """
+        return self.open()
+
     @abstractmethod
     def digest(self) -> str:
         """Identify the content, whatever it is called.
@@ -86,6 +98,10 @@ class FileSample(Sample):
         """Read and decode the file."""
         return decode(self._bytes(), self.name)
 
+    def glance(self) -> Image.Image:
+        """Read the file, and decode it unless it is a JPEG."""
+        return glance(self._bytes(), self.name)
+
     def digest(self) -> str:
         """Hash the file's bytes."""
         return hashlib.sha256(self._bytes()).hexdigest()
@@ -113,6 +129,10 @@ class BytesSample(Sample):
     def open(self) -> Image.Image:
         """Decode the bytes."""
         return decode(self.data, self.name)
+
+    def glance(self) -> Image.Image:
+        """Decode the bytes, unless they are a JPEG."""
+        return glance(self.data, self.name)
 
     def digest(self) -> str:
         """Hash the encoded bytes; equal to that of a file which holds them."""

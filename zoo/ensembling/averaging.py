@@ -53,6 +53,12 @@ def check_alike(models: Mapping[str, Model]) -> None:
     if not models:
         raise ConfigError("A soup must have at least one model, got none.")
     first, *others = models
+    for name, model in models.items():
+        if model.adapters:
+            raise ConfigError(
+                f"The adapters of {name} cannot be averaged: a mean of their factors is not that of what they add; "
+                "call merge_adapters() first."
+            )
     ours = _described(models[first].spec)
     state = models[first].state_dict()
     for other in others:

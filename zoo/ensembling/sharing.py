@@ -130,7 +130,10 @@ def _same(members: Mapping[str, Model], one: Key, other: Key) -> bool:
     if _described(specs[0]) != _described(specs[1]):
         return False
     ours, theirs = models[0].backbones[one[1]], models[1].backbones[other[1]]
-    return ours is theirs or _equal(_tensors(ours), _tensors(theirs))
+    if ours is theirs:
+        return True
+    scales = [[adapter.spec for adapter in model.adapters] for model in models]
+    return scales[0] == scales[1] and _equal(_tensors(ours), _tensors(theirs))
 
 
 def _described(entry: StreamSpec) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -57,7 +58,8 @@ def export(model: Model | Ensemble | str | Path, folder: str | Path, *, layout: 
     """Write a model as the flat folder that its own library loads: native keys, labels, preprocessing, no zoo needed.
 
     The model must be one backbone of that library and one classifier of one linear layer; anything else is refused by
-    name. The folder is loaded by the library before it is put in its place, and its logits must be bit-equal.
+    name. Adapters are merged into what is written. The folder is loaded by the library before it is put in its place,
+    and its logits must be bit-equal.
 
     Args:
         model: The model, or its bundle's folder or URL.
@@ -81,6 +83,9 @@ def export(model: Model | Ensemble | str | Path, folder: str | Path, *, layout: 
     if not isinstance(held, (Model, Ensemble)):
         raise ConfigError(f"zoo.export takes a model or the path of a bundle, got {type(held).__name__}.")
     chosen = LAYOUTS[layout]()
+    if isinstance(held, Model) and held.adapters:
+        held = copy.deepcopy(held)
+        held.merge_adapters()
     parts = take_apart(held, chosen.library)
     native = chosen.native(parts)
     texts = chosen.files(parts, native)

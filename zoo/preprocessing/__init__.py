@@ -7,7 +7,18 @@ transform gives.
 
 from __future__ import annotations
 
+from zoo.preprocessing.arithmetic import as_images
 from zoo.preprocessing.modes import mask_pixels, to_mode
 from zoo.preprocessing.recipe import Interpolation, Preprocessing, check_ready
+from zoo.preprocessing.scaling import can_scale, scaled_piece
 
-__all__ = ["Interpolation", "Preprocessing", "check_ready", "mask_pixels", "to_mode"]
+__all__ = [
+    "Interpolation",
+    "Preprocessing",
+    "as_images",
+    "can_scale",
+    "check_ready",
+    "mask_pixels",
+    "scaled_piece",
+    "to_mode",
+]

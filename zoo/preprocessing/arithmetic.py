@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from zoo.errors import DataError
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from zoo.preprocessing.recipe import Preprocessing
 
-__all__ = ["as_images", "finished", "masked", "scaled"]
+__all__ = ["as_images", "finished", "fused", "masked", "scaled"]
 
 
 def scaled(recipe: Preprocessing, images: Sequence[Image.Image]) -> Tensor:
@@ -57,6 +58,25 @@ def finished(recipe: Preprocessing, pixels: Tensor) -> Tensor:
     if recipe.fill == "mean":
         return _placed(recipe, _normalised(recipe, _cut(recipe, pixels)), (0,))
     return _normalised(recipe, _placed(recipe, _cut(recipe, pixels), recipe.fill))
+
+
+def fused(recipe: Preprocessing, image: Image.Image | Tensor) -> Tensor:
+    """Normalise a picture of the recipe's size by one multiplication and one addition, ``(C, H, W)`` float32."""
+    import torch
+
+    pixels = image if isinstance(image, torch.Tensor) else _tensor(image)
+    factor, less = _factors(recipe.mean, recipe.std, recipe.scale)
+    made = torch.empty(pixels.shape, dtype=torch.float32).copy_(pixels.flip(0) if recipe.order == "BGR" else pixels)
+    return made.mul_(factor).sub_(less)
+
+
+@lru_cache(maxsize=32)
+def _factors(mean: tuple[float, ...], std: tuple[float, ...], scale: float) -> tuple[Tensor, Tensor]:
+    """Give ``scale / std`` and ``mean / std``, ``(C, 1, 1)`` float32."""
+    import torch
+
+    centre, spread = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (mean, std))
+    return (scale / spread).float(), (centre / spread).float()
 
 
 def masked(recipe: Preprocessing, mask: Tensor, fill: int) -> Tensor:

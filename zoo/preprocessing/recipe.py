@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from zoo.errors import ConfigError, DataError, ShapeError
-from zoo.preprocessing.arithmetic import as_images, finished, masked, scaled
+from zoo.preprocessing.arithmetic import as_images, finished, fused, masked, scaled
 from zoo.preprocessing.counting import COUNTED
 from zoo.preprocessing.geometry import Fit
 from zoo.preprocessing.modes import mask_pixels, to_mode
@@ -176,6 +176,25 @@ class Preprocessing:
         if isinstance(picture, Sequence):
             return self._clip(picture)
         return finished(self, scaled(self, [self._image(picture)]))[0]
+
+    def apply_fused(self, picture: Image.Image | Tensor) -> Tensor:
+        """Do as :meth:`apply`, quicker and to within a few units in the last place, for training.
+
+        Args:
+            picture: A Pillow image. Where it has the recipe's size, and the recipe scales no further, the normalisation
+                is one multiplication and one addition; else this is :meth:`apply`. Or ``(channels, H, W)`` uint8 of
+                that size.
+
+        Raises:
+            DataError: If the picture cannot become an image of this many channels.
+        """
+        import torch
+
+        if isinstance(picture, torch.Tensor):
+            return fused(self, picture)
+        if self.resize is None and self.multiple == 1 and (picture.height, picture.width) == self.size:
+            return fused(self, self._image(picture))
+        return self.apply(picture)
 
     def apply_mask(self, mask: Image.Image | Tensor, *, fill: int = 255) -> Tensor:
         """Do to a picture's mask what :meth:`apply` does to the places of its pixels, and nothing to its values.

@@ -75,6 +75,8 @@ def _stream(model: Model, stream: str, features: Features) -> Part:
     own = entry.shares is None
     what = f"{spec.reference} reads {entry.input} ({_input(spec.inputs[0])})"
     what += "" if own else f", by the module of {entry.shares}"
+    told = [f"the adapter {a.spec.name} of rank {a.spec.rank}" for a in model.adapters if a.spec.stream == stream]
+    what += f", with {told[0]}" if told else ""
     count = _count(model.backbones[stream]) if own else None
     return Part(stream, what, _given(features, model.wants[stream]), count)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,9 +14,10 @@ from zoo.augmentation import Augmentation, Views
 from zoo.data import Inputs, Preparer, Table, batched
 from zoo.errors import ConfigError, DataError
 from zoo.model import Model
-from zoo.training.features import StoredFeatures
 from zoo.training.masks import MaskTargets, Targets, stacked_targets
 from zoo.training.predictor import Predictor
+from zoo.training.replay import Prefix
+from zoo.training.shards import StoredFeatures
 
 __all__ = ["Collator", "FeatureRows", "Row", "SampleRows", "ViewRows", "rows_of"]
 
@@ -46,9 +47,10 @@ class SampleRows(Dataset[Row]):
 
     def __getitem__(self, row: int) -> Row:
         inputs = {key: self._prepared(key, preparer, row) for key, preparer in self._preparers.items()}
-        return {"inputs": inputs, "targets": {name: self._target(t, row) for name, t in self._targets.items()}}
+        return {"inputs": inputs, "targets": {name: self.target(t, row) for name, t in self._targets.items()}}
 
-    def _target(self, targets: Targets, row: int) -> Tensor:
+    def target(self, targets: Targets, row: int) -> Tensor:
+        """Give the target of a row."""
         return targets[row]
 
     def _prepared(self, key: str, preparer: Preparer, row: int) -> Any:
@@ -82,7 +84,8 @@ class ViewRows(SampleRows):
         self.epoch = 0
         """The epoch whose views are given, from 0; the engine sets it when an epoch begins."""
 
-    def _target(self, targets: Targets, row: int) -> Tensor:
+    def target(self, targets: Targets, row: int) -> Tensor:
+        """Give the target of a row's view."""
         views = self._views[targets.key] if isinstance(targets, MaskTargets) else None
         if views is None or isinstance(targets, Tensor):
             return targets[row]
@@ -92,9 +95,9 @@ class ViewRows(SampleRows):
         sample, views = self._samples[preparer.input][row], self._views[key]
         if sample is None or views is None:
             return preparer.one(sample)
-        opened: Any = sample.open()
+        opened: Any = sample.glance()
         try:
-            return views(opened, view_seed(self._seed, self.epoch, row))
+            return views(opened, view_seed(self._seed, self.epoch, row), spend=True)
         except DataError as error:
             raise DataError(f"{sample.name}: {error}") from error
 
@@ -167,19 +170,82 @@ class FeatureRows(Dataset[Row]):
     """Features that were computed before, with their targets.
 
     Args:
-        features: One set of features a row.
+        features: One set of features a row, for each cached view; epoch ``e`` gives those of view ``e`` modulo their
+            number.
         targets: Task name to targets, one a row.
+        prefixes: Where the features are what frozen prefixes gave, stream name to prefix; the batches have them in the
+            place of the streams' inputs.
+        views: The rows as views, whose masks follow them; None where the pictures are not varied.
     """
 
-    def __init__(self, features: StoredFeatures, targets: Mapping[str, Targets]) -> None:
-        self._features = features
+    def __init__(
+        self,
+        features: Sequence[StoredFeatures],
+        targets: Mapping[str, Targets],
+        *,
+        prefixes: Mapping[str, Prefix] | None = None,
+        views: ViewRows | None = None,
+    ) -> None:
+        self._features = list(features)
         self._targets = dict(targets)
+        self._views = views
+        self.prefixes = dict(prefixes or {})
+        self.epoch = 0
+        """The epoch whose view is given, from 0; the engine sets it when an epoch begins."""
 
     def __len__(self) -> int:
-        return len(self._features)
+        return len(self._features[0])
 
     def __getitem__(self, row: int) -> Row:
-        return {"features": self._features[row], "targets": {name: t[row] for name, t in self._targets.items()}}
+        batch = self.batch([row])
+        one: Row = {"targets": {name: value[0] for name, value in batch["targets"].items()}}
+        if not self.prefixes:
+            return one | {"features": {key: value[0] for key, value in batch["features"].items()}}
+        return one | {"inputs": {s: {k: v[0] for k, v in held.items()} for s, held in batch["inputs"].items()}}
+
+    def __getitems__(self, rows: Sequence[int]) -> Any:
+        """Give a whole batch at once, as the loader asks for it; the collator lets it through."""
+        return self.batch(rows)
+
+    def batch(self, rows: Sequence[int]) -> dict[str, Any]:
+        """Give a batch, as :class:`Collator` makes it."""
+        flat = self.features(rows)
+        if self._views is not None:
+            self._views.epoch = self.epoch % len(self._features)
+        targets = {name: self._target(held, rows) for name, held in self._targets.items()}
+        if not self.prefixes:
+            return {"features": flat, "targets": targets}
+        inputs: dict[str, dict[str, Tensor]] = {}
+        for key, value in flat.items():
+            stream, _, inside = key.partition("/")
+            inputs.setdefault(stream, {})[inside] = value
+        return {"inputs": inputs, "targets": targets}
+
+    def features(self, rows: Sequence[int]) -> dict[str, Tensor]:
+        """Give the features of a batch alone, flat."""
+        held = self._features[self.epoch % len(self._features)]
+        return {key: _raised(value) for key, value in held.batch(rows).items()}
+
+    @property
+    def views(self) -> int:
+        """How many views of each row there are."""
+        return len(self._features)
+
+    def parts(self, key: str) -> Iterator[dict[str, Tensor]]:
+        """Give one of the features of all rows, for each view."""
+        for held in self._features:
+            yield {key: _raised(held.whole(key)[key])}
+
+    def _target(self, targets: Targets, rows: Sequence[int]) -> Tensor:
+        if isinstance(targets, Tensor):
+            return targets[torch.as_tensor(rows)]
+        views = self._views
+        return stacked_targets([targets[row] if views is None else views.target(targets, row) for row in rows])
+
+
+def _raised(value: Tensor) -> Tensor:
+    """Give what was stored in bfloat16 in the precision of the heads."""
+    return value.float() if value.dtype is torch.bfloat16 else value
 
 
 class Collator:
@@ -198,8 +264,10 @@ class Collator:
     def __init__(self, preparers: Mapping[str, Preparer]) -> None:
         self._preparers = dict(preparers)
 
-    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
-        """Make a batch."""
+    def __call__(self, rows: Sequence[Row] | dict[str, Any]) -> dict[str, Any]:
+        """Make a batch; one that is made already stays as it is."""
+        if isinstance(rows, dict):
+            return rows
         batch: dict[str, Any] = {}
         for group in rows[0]:
             made = {name: [row[group][name] for row in rows] for name in rows[0][group]}

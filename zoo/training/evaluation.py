@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from zoo.errors import ConfigError, DataError
 from zoo.training.batches import Collator, SampleRows
 from zoo.training.history import Metrics
 from zoo.training.predictor import Predictor
+from zoo.training.ranks import Ranks
 from zoo.training.tables import read_for
 from zoo.training.targets import columns_of, row_targets
 
@@ -37,6 +38,12 @@ class TaskMeter:
         self._metrics: dict[str, MetricCollection] = {
             name: task.metrics().to(device) for name, task in model.tasks().items()
         }
+        from torchmetrics import Metric
+
+        for metrics in self._metrics.values():
+            for metric in metrics.modules():
+                if isinstance(metric, Metric):
+                    metric.distributed_available_fn = _alone  # what other processes measure is no part of this
         self._loss = dict.fromkeys(self._metrics, 0.0)
         self._labels = dict.fromkeys(self._metrics, 0)
 
@@ -60,32 +67,67 @@ class TaskMeter:
         return loss, found
 
 
+def _alone() -> bool:
+    return False
+
+
 def measure(
     model: Predictor,
     batches: Iterable[Mapping[str, Any]],
     run: Callable[[Mapping[str, Any]], Mapping[str, Tensor]],
     device: torch.device,
+    *,
+    ranks: Ranks | None = None,
 ) -> tuple[float, Metrics]:
     """Measure a model over batches, in eval mode and without gradients.
+
+    Several processes run the batches that are their :func:`~zoo.training.dividing.turns`; the first one measures the
+    outputs of all in their order, each row once, and tells the others what it found, so that they all decide alike.
 
     Args:
         model: The model.
         batches: As :class:`zoo.training.batches.Collator` makes them.
         run: From a batch on the device to the outputs.
         device: Where to run.
+        ranks: The processes that measure together; None for this one alone.
     """
+    ranks = ranks or Ranks()
     was_training = model.training
     model.eval()
     meter = TaskMeter(model, device)
     try:
         with torch.no_grad():
-            for batch in batches:
-                here = placed(batch, device)
-                outputs = run(here)
-                meter.update(outputs, here["targets"], model.losses(outputs, here["targets"]))
+            for batch in _rounds(batches, ranks):
+                part: list[Any] = []
+                if batch is not None:
+                    here = placed(batch, device)
+                    outputs = run(here)
+                    part = [outputs, here["targets"], model.losses(outputs, here["targets"])]
+                for outputs, known, losses in _parts(part, ranks, device):
+                    meter.update(outputs, known, losses)
     finally:
         model.train(was_training)
-    return meter.result()
+    return ranks.same(meter.result() if ranks.first else (0.0, {}))
+
+
+def _parts(part: list[Any], ranks: Ranks, device: torch.device) -> list[list[Any]]:
+    """Give the first process what all have of a round, in their order; its own part goes nowhere."""
+    if not ranks.several:
+        return [part]
+    sent = [] if ranks.first else [placed(each, torch.device("cpu")) for each in part]
+    others = [[placed(one, device) for one in other] for other in ranks.collect(sent)[1:]]
+    return [each for each in (part, *others) if each] if ranks.first else []
+
+
+def _rounds(batches: Iterable[Mapping[str, Any]], ranks: Ranks) -> Iterator[Mapping[str, Any] | None]:
+    """Give batches, and None where only other processes have one more."""
+    if not ranks.several:
+        yield from batches
+        return
+    held: Any = batches
+    own = iter(held)
+    for _ in range(max(ranks.every(len(held)))):
+        yield next(own, None)
 
 
 def evaluate(

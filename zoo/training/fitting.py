@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -15,21 +15,36 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from zoo.augmentation import Augmentation
-from zoo.contracts.method import Method, Plan
 from zoo.data import Table, check_labels, split_table
 from zoo.errors import ConfigError, UnknownName
 from zoo.model import Model
 from zoo.registry import registry
 from zoo.spec import check_options
 from zoo.training.batches import Collator, Row
-from zoo.training.datasets import make_datasets
+from zoo.training.compiling import check_compiler, compiled
+from zoo.training.continuing import check_folder, continued
+from zoo.training.datasets import make_datasets, prefixes_of
+from zoo.training.dividing import turns
 from zoo.training.engine import Objective
 from zoo.training.evaluation import measure, pick_device
 from zoo.training.history import History, Metrics
+from zoo.training.identity import rows_digest
+from zoo.training.keeping import check_kept
 from zoo.training.learning import learn_features, rest
+from zoo.training.optimizers import MakesOptimizer
+from zoo.training.plan_table import tabulate
+from zoo.training.planning import check_judged, make_plan
+from zoo.training.ranks import Ranks, hushed, join, tensors_of
+from zoo.training.replay import playing
+from zoo.training.reporting import check_trackers
+from zoo.training.resting import begin, rested, trained_tasks
 from zoo.training.running import train
+from zoo.training.sampling import BalancedRows, balanced_task
+from zoo.training.schedules import Schedule
 from zoo.training.selection import TASKS, baselines, check_tasks
 from zoo.training.settings import Settings
+from zoo.training.solving import solve
+from zoo.training.standardising import on_standardised
 from zoo.training.tables import read_for
 from zoo.training.targets import columns_of, labels_of, row_targets
 
@@ -38,6 +53,7 @@ __all__ = ["fit"]
 log = logging.getLogger("zoo")
 
 
+@hushed()
 def fit(
     model: Model,
     data: Table | str | Path | Any,
@@ -47,7 +63,13 @@ def fit(
     batch_size: int = 32,
     lr: float = 1e-3,
     weight_decay: float = 0.01,
-    warmup: float = 0.05,
+    warmup: float | None = None,
+    optimizer: MakesOptimizer = "adamw",
+    optimizer_settings: Mapping[str, Any] | None = None,
+    schedule: Schedule = "cosine",
+    schedule_settings: Mapping[str, Any] | None = None,
+    clip: float = 1.0,
+    accumulate: int = 1,
     seed: int = 0,
     device: str = "auto",
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
@@ -57,6 +79,21 @@ def fit(
     strict: bool = False,
     workers: int | None = None,
     augmentation: Augmentation | str | None = None,
+    freeze: str | Sequence[str] | None = None,
+    freeze_norms: bool = False,
+    sampling: str | None = None,
+    mixup: float = 0.0,
+    cutmix: float = 0.0,
+    cached_views: int | None = None,
+    feature_precision: Literal["fp32", "bf16"] = "fp32",
+    solver: Literal["sgd", "lbfgs"] = "sgd",
+    ema: float | None = None,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    checkpoint_every: int | None = None,
+    keep_checkpoints: int = 2,
+    report_to: str | Sequence[str] | None = None,
+    compile: bool = False,
     progress: bool = False,
     **settings: Any,
 ) -> History:
@@ -66,12 +103,22 @@ def fit(
         model: The model; it is trained in place and ends in eval mode with the weights of the best epoch.
         data: A folder of class folders, a CSV or Parquet table with an image column, a Hugging Face or torch data set,
             or a ``zoo.Table``. Labels may be missing in any row.
-        method: Name of a training method, such as ``feature_extraction`` or ``fine_tuning``.
+        method: Name of a training method, such as ``feature_extraction`` or ``fine_tuning``; or ``auto`` for the one
+            that ``zoo.advise`` names for the data, with its settings, over which those that are given here go.
         epochs: Passes over the training rows, 1 or more.
-        batch_size: Rows in a step; a last batch of a single row is left out of its epoch, for BatchNorm's sake.
-        lr: Highest learning rate of the heads (AdamW; linear warm-up, then a cosine to 0).
-        weight_decay: AdamW's, for matrices; biases and norms get none.
-        warmup: Share of the steps that warms up, in ``[0, 1)``.
+        batch_size: Rows in a step, of each process where a launcher such as ``torchrun`` started several; a last batch
+            of a single row is left out of its epoch, for BatchNorm's sake.
+        lr: Highest learning rate of the heads, above 0.
+        weight_decay: Weight decay of matrices; biases, norms and what a library lists as such get none.
+        warmup: Share of the steps that warms up, in ``[0, 1)``; None for 0.05, of ``one_cycle`` 0.3.
+        optimizer: Name of any class of ``torch.optim`` that can train here, in any case, or a function from groups to
+            an optimizer of torch.
+        optimizer_settings: Settings of the optimizer, such as ``{"betas": (0.9, 0.95)}``.
+        schedule: How rates go from step to step: ``cosine``, ``linear``, ``constant``, ``one_cycle``, ``plateau``, or a
+            function of an optimizer and the number of its steps that gives a scheduler of torch.
+        schedule_settings: Settings of a named schedule, such as ``{"floor": 0.1}``.
+        clip: Largest norm of the gradient of all parameters, in front of each step; 0 for any.
+        accumulate: Batches whose gradients make one step, 1 or more; the last step of an epoch takes what is left.
         seed: Seed of the split, the order of the rows and dropout, 0 to 2**32 - 1. The global generators of Python,
             NumPy and torch are seeded with it, and stay where training leaves them.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -87,6 +134,34 @@ def fit(
             all. Each epoch sees another view of a picture, decided by the seed, the epoch and the row, whatever the
             number of workers; validation, test and prediction always see the plain picture. A backbone that never
             trains is then run on the views of each epoch, and no features are kept.
+        freeze: What rests in this run whatever the method says, in the words of ``Model.freeze``: ``s3`` for all stages
+            up to that one, ``stream.s3`` for those of one stream, ``heads.name`` for a head; or a list of these. Apart
+            from it the method alone decides what trains, also of what was frozen before.
+        freeze_norms: Whether the norms with running statistics keep them in the stages that train, too.
+        sampling: How training rows are drawn: None for each once an epoch; ``balanced`` for every class as often as any
+            other, with replacement; ``balanced/task`` where several tasks have classes.
+        mixup: Whether training pictures are blended with one another: the parameter of the Beta distribution of their
+            shares, such as 0.2; 0 for not at all. For heads that learn classes of whole pictures.
+        cutmix: The same for rectangles of one picture in the other, such as 1.0; with both, each batch has one of them.
+        cached_views: With an augmentation, how many views of each picture what never trains is run on, once each; epoch
+            ``e`` sees view ``e`` modulo this, the one that a live run would see in that epoch. None for new views in
+            each epoch, with nothing kept.
+        feature_precision: In what frozen stages run where they run once a picture: ``fp32``, or ``bf16`` with channels
+            last, on processors that compute in it; ``history.feature_difference`` says how far off that is.
+        solver: How heads learn on kept features: ``sgd``, steps over batches; or ``lbfgs``, all rows at once to the one
+            solution, for linear heads on backbones that rest; of the settings above, ``weight_decay`` is its L2
+            penalty, and epochs, batches, rate, warm-up and patience mean nothing to it.
+        ema: Decay of an exponential moving average of the weights, in ``(0, 1)``, such as 0.999; the model is judged
+            with the averaged weights and ends with them. None for no average.
+        checkpoint: The run's folder: a checkpoint is written there at the end of each epoch, and the history as
+            ``history.jsonl`` and ``history.csv``; None for none. Ctrl-C finishes the step and writes one, too.
+        resume: Whether to go on from the newest checkpoint in that folder that is whole; on the CPU the run ends
+            bit-equal to one that was never stopped.
+        checkpoint_every: Optimizer steps from one checkpoint to the next, 1 or more, beside those at epochs' ends.
+        keep_checkpoints: How many checkpoints are kept, 1 or more; older ones are removed.
+        report_to: Trackers that are told of the run, such as ``tensorboard``, ``wandb``, ``mlflow`` or ``trackio``.
+        compile: Whether backbones run through ``torch.compile`` while they train; nothing else of the model changes,
+            and frozen stages run in each step, with nothing kept.
         progress: Whether to show a progress bar.
         settings: The method's own settings.
 
@@ -94,33 +169,56 @@ def fit(
         What happened, epoch by epoch.
 
     Raises:
-        UnknownName: If the method, a setting, a label column or ``select`` does not exist.
-        ConfigError: If a setting cannot be used.
-        DataError: If the data cannot be used; nothing is trained then.
+        UnknownName: If the method, a setting, a label column, ``select`` or what is to be frozen does not exist.
+        ConfigError: If a setting cannot be used, or nothing is left to train.
+        DataError: If the data cannot be used; nothing is trained then. Or if one of its files changes during the run.
+        TrainingError: If a loss or gradient becomes NaN or infinite.
+        PluginError: If a tracker is not installed.
+        BundleError: If a checkpoint's backbone cannot be put in the user's store.
+        KeyboardInterrupt: After Ctrl-C; with ``checkpoint``, once one is written.
     """
     run = Settings(
         epochs, batch_size, lr, weight_decay, warmup, seed, device, precision, validation, patience, select, workers,
-        _augmentation(augmentation),
+        _augmentation(augmentation), optimizer=optimizer, optimizer_settings=optimizer_settings or {},
+        schedule=schedule, schedule_settings=schedule_settings or {}, clip=clip, accumulate=accumulate,
+        freeze=_names(freeze), freeze_norms=freeze_norms, cached_views=cached_views,
+        sampling=sampling, mixup=mixup, cutmix=cutmix,
+        feature_precision=feature_precision, solver=solver,
+        ema=ema, checkpoint=None if checkpoint is None else Path(checkpoint), resume=resume,
+        checkpoint_every=checkpoint_every, keep_checkpoints=keep_checkpoints, report_to=check_trackers(report_to),
+        compile=compile,
     )  # fmt: skip
+    check_folder(run)
     started = time.monotonic()
     place = pick_device(device)
+    ranks = join(place)
     lowered = _precision(precision, place)
     kind = registry().method_class(method)
     own = {name for name in inspect.signature(fit).parameters if name != "settings"}
     check_options(f"zoo.fit with the method {method!r}", settings, own | {field.name for field in fields(kind)})
     chosen = kind.with_settings(method, settings)
-    plan = _plan(chosen, model, run)
+    chosen.prepare(model, seed=run.seed)
+    ranks.equalize(tensors_of(model))
+    plan = rested(model, make_plan(chosen, model, epochs=epochs, lr=lr, schedule=schedule), run.freeze)
+    check_kept(model, plan, run, place)
+    check_compiler(model, plan, run, place)
+    if run.mixing is not None:
+        run.mixing.check(model)
+    balanced = balanced_task(model, run.sampling)
     decides, higher = _selection(model, select)
     table = read_for(model, data, strict=strict)
     columns = columns_of(model, table)
     check_labels(table, sorted(set(columns.values())))
     parts = _split(table, columns, run)
+    if ranks.several:
+        ranks.check_same({part: rows_digest(rows, columns) for part, rows in parts.items()}, "rows, in the same order")
+    check_judged(plan, run, judged="validation" in parts)
     targets = {part: row_targets(model, rows, columns) for part, rows in parts.items()}
-    for name, task in model.tasks().items():
+    for name, task in trained_tasks(model, run.freeze).items():
         task.prepare(labels_of(parts["train"].column(columns[name])))
     history = History(
         method=method,
-        settings={**asdict(run), **asdict(chosen)},
+        settings={**run.told(), **asdict(chosen)},
         rows={part: len(rows) for part, rows in parts.items()},
         skipped=[{"name": row.name, "reason": row.reason} for row in table.skipped],
         device=str(place),
@@ -129,12 +227,31 @@ def fit(
     if decides == TASKS and "validation" in targets:
         history.baselines = baselines(model.tasks(), targets["train"], targets["validation"])
     _tell(model, table, columns, history)
-    datasets = make_datasets(model, plan, parts, targets, history, place, run)
-    learn_features(model, datasets["train"], batch_size=batch_size, place=place)
-    if not rest(model, plan):
-        train(model, plan, datasets, run, history, place, decides=decides, higher=higher, progress=progress)
-    _close(model, datasets, history, place, batch_size)
-    history.seconds = time.monotonic() - started
+    begin(model, plan, run.freeze, norms=freeze_norms)
+    if run.solver == "sgd":
+        log.info("%s", tabulate(model, plan, method, asdict(chosen), run))
+    else:
+        log.info("%s: the backbones rest, and the heads are solved for at once.", method)
+    datasets = ranks.after_first(lambda: make_datasets(model, plan, parts, targets, history, place, run))
+    keeper = None
+    with playing(model, prefixes_of(datasets)):
+        learn_features(model, datasets["train"], batch_size=batch_size, place=place)
+        if rest(model, plan):
+            pass
+        elif run.solver == "lbfgs":
+            solve(model, datasets["train"], run, history, place)
+        else:
+            with on_standardised(model, datasets["train"], place), compiled(model, run):
+                keeper, resumed = continued(model, plan, parts, columns, run, history, ranks)
+                train(
+                    model, plan, datasets, run, history, place, parts=parts, decides=decides, higher=higher,
+                    progress=progress, keeper=keeper, resumed=resumed, ranks=ranks,
+                    sampler=BalancedRows.of(balanced, targets["train"], run.seed) if balanced is not None else None,
+                )  # fmt: skip
+        ranks.equalize(tensors_of(model))
+        chosen.finish(model)
+        _close(model, datasets, history, place, batch_size, ranks)
+    history.seconds = time.monotonic() - started + (0.0 if keeper is None else keeper.spent)
     model.provenance = _provenance(table, columns, history)
     return history
 
@@ -145,12 +262,11 @@ def _augmentation(given: Augmentation | str | None) -> Augmentation | None:
     return None if read.idle else read
 
 
-def _plan(method: Method, model: Model, run: Settings) -> Plan:
-    streams = {name: model.spec.streams[name].backbone for name in model.backbones}
-    plan = method.plan(streams, epochs=run.epochs, lr=run.lr)
-    if len(plan.epochs) != run.epochs:
-        raise ConfigError(f"The method planned {len(plan.epochs)} epochs, and {run.epochs} were asked for.")
-    return plan
+def _names(given: str | Sequence[str] | None) -> Any:
+    """Read one name or several; what is neither is for the settings to refuse."""
+    if given is None or isinstance(given, str):
+        return () if given is None else (given,)
+    return tuple(given) if isinstance(given, Sequence) else given
 
 
 def _split(table: Table, columns: Mapping[str, str], run: Settings) -> Mapping[str, Table]:
@@ -197,7 +313,12 @@ def _tell(model: Model, table: Table, columns: Mapping[str, str], history: Histo
 
 
 def _close(
-    model: Model, datasets: Mapping[str, Dataset[Row]], history: History, place: torch.device, batch_size: int
+    model: Model,
+    datasets: Mapping[str, Dataset[Row]],
+    history: History,
+    place: torch.device,
+    batch_size: int,
+    ranks: Ranks,
 ) -> None:
     """Measure the final model on what was held out."""
     objective = Objective(model).to(place)
@@ -207,7 +328,9 @@ def _close(
         return objective.run(batch.get("inputs"), batch.get("features"))
 
     def on(part: str) -> Metrics:
-        return measure(model, DataLoader(datasets[part], batch_size=batch_size, collate_fn=collator), run, place)[1]
+        rows: Any = datasets[part]
+        loader = DataLoader(rows, batch_sampler=turns(model, len(rows), batch_size, ranks), collate_fn=collator)
+        return measure(model, loader, run, place, ranks=ranks)[1]
 
     history.validation = on("validation") if "validation" in datasets else {}
     history.test = on("test") if "test" in datasets else None

@@ -1,14 +1,20 @@
-"""What changes when an epoch begins: which stages train, and which views of the rows are given."""
+"""What changes when an epoch begins: which stages train, at what rate, and which views of the rows are given."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from zoo.contracts.method import FROZEN, Plan
+from zoo.contracts.blocks import part_of
+from zoo.contracts.method import FROZEN, Plan, StageState
+from zoo.freezing import freeze_stages
 from zoo.model import Model
-from zoo.training.batches import ViewRows
+from zoo.training.batches import FeatureRows, ViewRows
+from zoo.training.groups import HEADS, selects, stage_of
+from zoo.training.history import History
+from zoo.training.schedules import renew
 
 __all__ = ["FollowPlan", "NewViews", "follow"]
 
@@ -19,17 +25,22 @@ class FollowPlan(TrainerCallback):
     Args:
         model: The model.
         plan: What trains when.
+        history: Where the epochs so far are written, by whose values a plan may go.
     """
 
-    def __init__(self, model: Model, plan: Plan) -> None:
+    def __init__(self, model: Model, plan: Plan, history: History) -> None:
         self._model = model
         self._plan = plan
+        self._history = history
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Set the stages of the epoch; nothing is carried over from the epoch before."""
-        follow(self._model, self._plan, int(state.epoch or 0))
+        """Set the stages and the rates of the epoch; nothing is carried over from the epoch before."""
+        epoch = int(state.epoch or 0)
+        follow(self._model, self._plan, epoch, self._history.values()[:epoch])
+        if kwargs.get("lr_scheduler") is not None:
+            renew(kwargs["lr_scheduler"])
 
 
 class NewViews(TrainerCallback):
@@ -46,15 +57,49 @@ class NewViews(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Set the epoch before the first row is asked for; workers are started after it."""
-        if isinstance(self._rows, ViewRows):
+        if isinstance(self._rows, (FeatureRows, ViewRows)):
             self._rows.epoch = int(state.epoch or 0)
 
 
-def follow(model: Model, plan: Plan, epoch: int) -> None:
-    """Make exactly the stages frozen that a plan freezes in an epoch."""
-    states = plan.at(epoch)
+def follow(model: Model, plan: Plan, epoch: int, values: Sequence[float] = ()) -> None:
+    """Make exactly that train which a plan trains in an epoch.
+
+    Args:
+        model: The model.
+        plan: What trains when.
+        epoch: The epoch, counted from 0.
+        values: The value of each epoch before, for a plan that goes by them; see :meth:`zoo.Plan.phase`.
+    """
+    states = plan.at(epoch, values)
     for stream, backbone in model.backbones.items():
         names = [stage.name for stage in backbone.spec.stages]
         frozen = frozenset(name for name in names if not states.get(f"{stream}.{name}", FROZEN).trainable)
-        if frozen != model.frozen()[stream]:
+        every = [state for name in names for state in plan.states_of(f"{stream}.{name}")]
+        divided = any(state.train != "all" for state in every) or len(backbone.adapters) > 0
+        if frozen != model.frozen()[stream] or divided:
             model.set_frozen(stream, frozen)
+        if divided:
+            _divide(model, stream, frozen, states)
+    if any(not state.trainable for state in plan.states_of(HEADS)):
+        for name, head in model.heads.items():
+            head.requires_grad_(states.get(HEADS, FROZEN).trainable and name not in model.frozen_heads)
+    model.rates = {stage: state.lr for stage, state in states.items() if state.trainable}
+
+
+def _divide(model: Model, stream: str, frozen: frozenset[str], states: Mapping[str, StageState]) -> None:
+    """Let only those parameters of a stream's stages train that the states choose, and pin the norms above them."""
+    backbone = model.backbones[stream]
+    resting = [
+        stage.name
+        for stage in backbone.spec.stages
+        if states.get(f"{stream}.{stage.name}", FROZEN).train != "all" and stage.name not in frozen
+    ]
+    freeze_stages(backbone, frozen, {**dict.fromkeys(resting, False), **model.pinned_norms.get(stream, {})})
+    for name, parameter in backbone.named_parameters():
+        state = states.get(stage_of(model, f"backbones.{stream}.{name}"), FROZEN)
+        part = part_of(name)
+        chosen = state.trainable and selects(state.train, part)
+        if part == "adapters" or not chosen:
+            parameter.requires_grad_(chosen)
+        if not chosen:
+            parameter.grad = None

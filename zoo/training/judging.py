@@ -12,6 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from zoo.contracts.method import Plan
 from zoo.model import Model
+from zoo.training.clock import EpochClock
 from zoo.training.groups import trained_names
 from zoo.training.history import EpochRow, History, Metrics
 from zoo.training.selection import TASKS, combined
@@ -32,12 +33,22 @@ class BestEpoch(TrainerCallback):
             better.
         higher: Whether more of it is better.
         patience: Epochs without a better one before it stops; None for never.
+        clock: What times the epochs.
     """
 
     def __init__(
-        self, model: Model, plan: Plan, history: History, *, select: str, higher: bool, patience: int | None
+        self,
+        model: Model,
+        plan: Plan,
+        history: History,
+        *,
+        select: str,
+        higher: bool,
+        patience: int | None,
+        clock: EpochClock,
     ) -> None:
         self._model = model
+        self._clock = clock
         self._names = trained_names(model, plan)
         self._history = history
         self._select, self._higher, self._patience = select, higher, patience
@@ -58,13 +69,14 @@ class BestEpoch(TrainerCallback):
         """Write the epoch down, and keep its weights if it is the best so far."""
         epoch = round(state.epoch or 0)
         found = _by_task(metrics)
-        row = EpochRow(epoch, self._train_loss, metrics["eval_loss"], found)
-        self._history.epochs.append(row)
         value = metrics.get(f"eval_{self._select}")
         if self._select == TASKS:
             value = combined(self._model.tasks(), found, self._history.baselines)
         known = value is not None and not math.isnan(value)
         rank = (value if self._higher else -value, -metrics["eval_loss"]) if known else None
+        score = None if rank is None else float(rank[0])
+        row = EpochRow(epoch, self._train_loss, metrics["eval_loss"], found, score, *self._clock.read())
+        self._history.epochs.append(row)
         if rank is not None and (self._best is None or rank > self._best):
             self._best = rank
             self._history.best_epoch = epoch
@@ -74,6 +86,19 @@ class BestEpoch(TrainerCallback):
         if self._patience is not None and self._kept and epoch - self._history.best_epoch >= self._patience:
             log.info("No better epoch for %d; stopping.", self._patience)
             control.should_training_stop = True
+
+    def state(self) -> dict[str, Any]:
+        """Give what a checkpoint keeps."""
+        return {"best": self._best, "kept": dict(self._kept)}
+
+    def take_up(self, state: Mapping[str, Any]) -> None:
+        """Go on from what a checkpoint kept."""
+        self._best, self._kept = state["best"], dict(state["kept"])
+
+    @property
+    def has_best(self) -> bool:
+        """Whether there is a best epoch."""
+        return bool(self._kept)
 
     def restore(self) -> None:
         """Give the model the weights of the best epoch; without any it keeps the last one's."""
@@ -88,17 +113,20 @@ class LastEpoch(TrainerCallback):
 
     Args:
         history: Where the epochs are written.
+        clock: What times the epochs.
     """
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: History, clock: EpochClock) -> None:
         self._history = history
+        self._clock = clock
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
     ) -> None:
         """Write the epoch down."""
         if logs and "loss" in logs:
-            row = EpochRow(round(state.epoch or 0), float(logs["loss"]))
+            seconds, memory = self._clock.read()
+            row = EpochRow(round(state.epoch or 0), float(logs["loss"]), seconds=seconds, memory=memory)
             self._history.epochs.append(row)
             self._history.best_epoch = row.epoch
             log.info("%s", describe(row))

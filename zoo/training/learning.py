@@ -16,6 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from zoo.contracts.features import Features
 from zoo.contracts.method import Plan
 from zoo.data import placed
+from zoo.freezing import is_pinned
 from zoo.model import Model
 from zoo.training.batches import Collator, Row
 from zoo.training.engine import Objective
@@ -41,7 +42,7 @@ def learn_features(model: Model, rows: Dataset[Row], *, batch_size: int, place: 
     Raises:
         DataError: If the rows do not teach what a task needs.
     """
-    learners = {name: task for name, task in model.tasks().items() if task.learns_features}
+    learners = {name: task for name, task in model.tasks().items() if task.learns_features and not is_pinned(task)}
     if not learners:
         return
     was_training = model.training

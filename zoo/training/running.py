@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 from transformers import TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
+from zoo.bundle.checkpoints import Checkpoint
 from zoo.contracts.method import Plan
+from zoo.data import Table
+from zoo.errors import ConfigError, TrainingError
 from zoo.model import Model
+from zoo.training.alone import lightened
+from zoo.training.averaging import Averaging
 from zoo.training.batches import Collator, Row
+from zoo.training.checkpointing import Keeper
+from zoo.training.clock import EpochClock
+from zoo.training.dividing import SameBuffers
 from zoo.training.engine import Engine, Objective
 from zoo.training.following import FollowPlan, NewViews, follow
+from zoo.training.groups import trained_names
 from zoo.training.history import History
 from zoo.training.judging import BestEpoch, LastEpoch
-from zoo.training.learning import LearnAgain
+from zoo.training.learning import LearnAgain, learn_features
+from zoo.training.ranks import Ranks, world_size
 from zoo.training.settings import Settings
+from zoo.training.watching import Diverged, WatchedRows, names_of
 
 __all__ = ["train"]
+
+log = logging.getLogger("zoo")
 
 
 def train(
@@ -34,9 +50,14 @@ def train(
     history: History,
     place: torch.device,
     *,
+    parts: Mapping[str, Table],
     decides: str,
     higher: bool,
     progress: bool,
+    keeper: Keeper | None = None,
+    resumed: Checkpoint | None = None,
+    sampler: Sampler[int] | None = None,
+    ranks: Ranks | None = None,
 ) -> None:
     """Train a model in place; it ends in eval mode with the weights of its best epoch.
 
@@ -47,37 +68,115 @@ def train(
         run: The user's settings.
         history: Where the epochs are written.
         place: Where to run.
+        parts: The rows of the data sets.
         decides: What the best epoch is chosen by, ``loss``, ``tasks`` or ``task/metric``.
         higher: Whether more of it is better.
         progress: Whether to show a progress bar.
+        keeper: What keeps checkpoints; None for none.
+        resumed: The checkpoint to go on from.
+        sampler: What draws the training rows; None for each once an epoch.
+        ranks: The processes that train together; None for this one alone.
+
+    Raises:
+        TrainingError: If a loss or gradient is no finite number.
+        Interrupted: If the user interrupts a run that keeps checkpoints, once one is written.
+        ConfigError: If checkpoints cannot be kept of a run like this.
     """
+    ranks = ranks or Ranks()
     judged = "validation" in datasets
     history.select = decides if judged else None
-    keeper = BestEpoch(model, plan, history, select=decides, higher=higher, patience=run.patience) if judged else None
+    clock, judge = EpochClock(place), None
+    if judged:
+        judge = BestEpoch(model, plan, history, select=decides, higher=higher, patience=run.patience, clock=clock)
+    again = partial(learn_features, model, datasets["train"], batch_size=run.batch_size, place=place)
+    averaging = None if run.ema is None else Averaging(model, trained_names(model, plan), run.ema, again)
     follow(model, plan, 0)
+    watched = {
+        part: WatchedRows(rows, parts[part], files=not history.cached_features) for part, rows in datasets.items()
+    }
     with tempfile.TemporaryDirectory(prefix="zoo-fit-") as folder, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*pin_memory.*")
         engine = Engine(
-            Objective(model),
+            Objective(lightened(model, datasets["train"]), mixing=run.mixing, ranks=ranks),
             plan,
-            warmup=run.warmup,
+            run=run,
+            history=history,
+            keeper=keeper,
+            averaging=averaging,
+            sampler=sampler,
             args=_arguments(folder, run, history, place, judged),
-            train_dataset=datasets["train"],
-            eval_dataset=datasets.get("validation"),
+            train_dataset=watched["train"],
+            eval_dataset=watched.get("validation"),
             data_collator=Collator(model.preparers()),
             callbacks=[
-                FollowPlan(model, plan),
+                clock,
+                *([SameBuffers(model, ranks)] if ranks.several else []),
+                FollowPlan(model, plan, history),
                 NewViews(datasets["train"]),
+                *([averaging] if averaging is not None else []),
                 LearnAgain(model, datasets["train"], batch_size=run.batch_size, place=place),
-                keeper or LastEpoch(history),
+                judge or LastEpoch(history, clock),
+                *([keeper] if keeper is not None else []),
             ],
         )
-        if progress:
+        if progress and ranks.first:
             engine.add_callback(QuietProgress)
-        engine.train()
-    if keeper is not None:
-        keeper.restore()
+        if keeper is not None:
+            _attach(keeper, engine, judge, averaging)
+        if keeper is not None and resumed is not None:
+            keeper.take_up(resumed)
+        try:
+            if resumed is not None and resumed.training.finished:
+                log.info("%s: the run is finished already; nothing is trained.", resumed.path)
+                follow(model, plan, max(0, len(history.epochs) - 1), history.values())
+            else:
+                with keeper.interrupts.heard() if keeper is not None else nullcontext():
+                    engine.resume(resumed)
+        except Diverged as error:
+            raise _told(error, engine.state.global_step, parts["train"], judge, history, keeper) from error
+        finally:
+            model.eval()
+    if averaging is not None and (judge is None or not judge.has_best):
+        averaging.settle()
+    if judge is not None:
+        judge.restore()
     model.eval()
+
+
+def _attach(keeper: Keeper, engine: Engine, judge: BestEpoch | None, averaging: Averaging | None) -> None:
+    """Tell what keeps the run whom to ask.
+
+    Raises:
+        ConfigError: If the engine has the weights in pieces.
+    """
+    if engine.is_fsdp_enabled:
+        raise ConfigError(
+            "checkpoint=… keeps whole models, and FSDP has them in pieces; train with DDP, or leave it out."
+        )
+    keeper.judge, keeper.averaging = judge, averaging
+
+
+def _told(
+    error: Diverged, done: int, table: Table, judge: BestEpoch | None, history: History, keeper: Keeper | None
+) -> TrainingError:
+    """Say what became no number, on which samples, and what is left; the model gets its best epoch."""
+    names = names_of(table, error.rows) if error.rows is not None else []
+    on = f", on the samples {', '.join(names[:8])}" if names else ""
+    on += f" and {len(names) - 8} more" if len(names) > 8 else ""
+    there = keeper.folder.checkpoints() if keeper is not None else []
+    if judge is not None and judge.has_best:
+        judge.restore()
+        left = f"The model has the weights of its best epoch, {history.best_epoch}"
+    else:
+        left = "The model is as this step found it, and there is no better epoch"
+    left += f"; the last good checkpoint is {there[-1]}" if there else ""
+    return TrainingError(
+        f"The {error.what} became {error.value} at step {done + 1}{on}. {left}. Look at these samples, or train with a "
+        "lower lr.",
+        step=done + 1,
+        samples=names,
+        checkpoint=str(there[-1]) if there else None,
+    )
 
 
 class QuietProgress(ProgressCallback):
@@ -90,12 +189,15 @@ class QuietProgress(ProgressCallback):
 def _arguments(folder: str, run: Settings, history: History, place: torch.device, judged: bool) -> TrainingArguments:
     rows = history.rows["train"]
     workers = run.workers if run.workers is not None else (os.cpu_count() or 1 if place.type == "cuda" else 0)
+    here = "." if run.report_to else folder  # where a tracker writes without a run's folder
     arguments = TrainingArguments(
-        output_dir=folder,
+        output_dir=here if run.checkpoint is None else str(run.checkpoint),
         num_train_epochs=run.epochs,
         per_device_train_batch_size=run.batch_size,
         per_device_eval_batch_size=run.batch_size,
         weight_decay=run.weight_decay,
+        max_grad_norm=run.clip,
+        gradient_accumulation_steps=run.accumulate,
         seed=run.seed,
         data_seed=run.seed,
         use_cpu=place.type == "cpu",
@@ -105,14 +207,14 @@ def _arguments(folder: str, run: Settings, history: History, place: torch.device
         logging_strategy="epoch",
         logging_nan_inf_filter=False,
         save_strategy="no",
-        report_to="none",
+        report_to=list(run.report_to) or "none",
         disable_tqdm=True,
         remove_unused_columns=False,
         label_names=["targets"],
-        dataloader_num_workers=0 if history.cached_features else workers,
+        dataloader_num_workers=0 if history.cached_features or history.cached_prefix else workers,
         dataloader_pin_memory=place.type == "cuda",
         dataloader_drop_last=rows > run.batch_size and rows % run.batch_size == 1,  # BatchNorm cannot learn from one
     )
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if world_size() == 1:
         arguments._n_gpu = min(1, arguments.n_gpu)  # one process uses one GPU; torchrun gives the others
     return arguments

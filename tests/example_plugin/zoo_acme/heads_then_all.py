@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from zoo import BackboneSpec, ConfigError, Method, Plan, StageState
+from zoo import BackboneOutline, ConfigError, Method, Plan, StageState
 
 __all__ = ["HeadsThenAll"]
 
@@ -31,7 +31,7 @@ class HeadsThenAll(Method):
         if not self.backbone_lr_scale > 0:
             raise ConfigError(f"backbone_lr_scale must be above 0, got {self.backbone_lr_scale!r}.")
 
-    def plan(self, streams: Mapping[str, BackboneSpec], *, epochs: int, lr: float) -> Plan:
+    def plan(self, streams: Mapping[str, BackboneOutline], *, epochs: int, lr: float) -> Plan:
         """Freeze every stage in the first half, train every stage in the second."""
         frozen = StageState(trainable=False)
         low = StageState(trainable=True, lr=lr * self.backbone_lr_scale)

@@ -5,6 +5,7 @@ import math
 import pytest
 
 import zoo
+from zoo.contracts.blocks import outline_of
 from zoo.contracts.method import FROZEN, StageState
 from zoo.errors import ConfigError, UnknownName
 from zoo.registry import registry
@@ -15,8 +16,8 @@ STAGES = ("stem", "s1", "s2", "s3", "s4", "post")
 
 @pytest.fixture(scope="module")
 def streams():
-    spec = zoo.build("timm:test_resnet", weights=None, seed=0).spec.streams["main"].backbone
-    return {"rgb": spec, "flow": spec}
+    outline = outline_of(zoo.build("timm:test_resnet", weights=None, seed=0).backbones["main"])
+    return {"rgb": outline, "flow": outline}
 
 
 def method(name, **settings):

@@ -138,6 +138,11 @@ def native(name, **changes):
     return lambda bundle, _: edit_json(bundle, f"{MAIN}/{name}", **changes)
 
 
+def native_of(folder, **changes):
+    """Give an attack that sets keys of an adapter's config."""
+    return lambda bundle, _: edit_json(bundle, f"{folder}/adapter_config.json", **changes)
+
+
 def unsaid(**changes):
     """Give an attack by the image processor's file, which is read where the spec holds no recipe."""
 
@@ -415,6 +420,19 @@ ATTACKS = {
         "a member on a share": member("\\\\evil\\share"),
         "stacks of pickle": archive("pickle", "stacks.safetensors"),
     },
+    "adapted": {
+        "auto_mapping": native_of("adapters/lora", auto_mapping={"base_model_class": "x", "parent_library": "evil"}),
+        "a base on the hub": native_of("adapters/lora", base_model_name_or_path="evil/repo", revision="main"),
+        "another kind of adapter": native_of("adapters/lora", peft_type="XLORA", adapters={"x": "evil/repo"}),
+        "corda": native_of("adapters/lora", init_lora_weights="corda", corda_config={"cache_file": "/etc/passwd"}),
+        "megatron": native_of("adapters/lora", megatron_config={"x": 1}, megatron_core="evil"),
+        "an endless expression": native_of("adapters/lora", target_modules="(a+)+$"),
+        "keys of code": native_of("adapters/lora", **EVIL),
+        "a huge rank": lambda bundle, _: sealed(bundle, lambda data: data["adapters"][0].update(rank=2**40)),
+        "a path": lambda bundle, _: sealed(bundle, lambda data: data["adapters"][0].update(path="/etc")),
+        "pickle for tensors": archive("pickle", "adapters/lora/adapter_model.safetensors"),
+        "pickle beside": archive("pickle", "adapters/lora/adapter_model.bin"),
+    },
 }
 
 
@@ -440,12 +458,15 @@ def honest(folder):
     fast = transformers.PreTrainedTokenizerFast(tokenizer_object=made, unk_token="[UNK]", pad_token="[PAD]")
     fast.save_pretrained(folder / "bert")
     small = [zoo.build("timm:test_resnet", pet, weights=None, seed=seed) for seed in (1, 2)]
+    adapted = zoo.build("timm:test_vit", pet, weights=None, seed=0)
+    adapted.add_adapters(rank=2)
     return {
         "timm": zoo.build("timm:test_vit", pet, weights=None, seed=0),
         "vision": zoo.build(f"hf:{folder}/vit", pet),
         "text": zoo.build(f"hf:{folder}/bert", pet),
         "delta": zoo.build("timm:test_vit", pet, weights=None, seed=0),
         "signed": zoo.build("timm:test_vit", pet, weights=None, seed=0),
+        "adapted": adapted,
         "ensemble": zoo.ensemble({"one": small[0], "two": small[1]}),
     }
 

@@ -35,7 +35,7 @@ def name_of(bundle):
 
 def test_this_version_of_the_format_has_golden_bundles_of_each_kind():
     kinds = {bundle.name for bundle in BUNDLES if bundle.parent.name == FORMAT_VERSION}
-    assert kinds == {"full", "delta", "ensemble"}
+    assert kinds == {"full", "delta", "adapted", "ensemble"}
 
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=name_of)

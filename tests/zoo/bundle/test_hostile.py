@@ -117,6 +117,7 @@ def explained(module):
         "zoo_huggingface",
         "zoo_pypi",
         "zoo_heads",
+        "peft",
         "timm",
         "transformers",
         "torch",

@@ -14,6 +14,7 @@ from pathlib import Path
 
 root, told = Path(sys.argv[1]).resolve(), Path(sys.argv[2])
 
+import peft  # noqa: E402, F401
 import torch  # noqa: E402
 import transformers  # noqa: E402, F401
 

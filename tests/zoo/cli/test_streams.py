@@ -97,7 +97,11 @@ def test_every_field_of_a_run_file_is_an_option_of_fit(tmp_path):
         "heads": ["classifier"], "targets": ["t"], "masks": ["m"], "method": "m", "settings": {"k": 1},
         "weights": "none", "epochs": 2, "batch_size": 3, "lr": 0.1, "weight_decay": 0.2, "seed": 4, "device": "cpu",
         "precision": "fp32", "validation": 0.3, "patience": 5, "select": "loss", "augmentation": {"flip": 0.5},
-        "image": "i", "split": "s", "strict": True, "overwrite": True,
+        "image": "i", "split": "s", "strict": True, "overwrite": True, "warmup": 0.1, "optimizer": "sgd",
+        "optimizer_settings": {"momentum": 0.9}, "schedule": "linear", "schedule_settings": {"floor": 0.1}, "clip": 2.0,
+        "accumulate": 2, "freeze": ["s1"], "freeze_norms": True, "cached_views": 2, "feature_precision": "bf16",
+        "solver": "sgd", "sampling": "balanced", "mixup": 0.2, "cutmix": 0.3, "ema": 0.9, "checkpoint": "c",
+        "resume": True, "checkpoint_every": 5, "keep_checkpoints": 3, "report_to": ["tensorboard"], "compile": True,
     }  # fmt: skip
     (tmp_path / "run.json").write_text(json.dumps(said))
 

@@ -187,13 +187,13 @@ def test_a_cache_that_is_a_file_is_no_reason_to_stop(model, table, tmp_path, mon
 
 
 def test_a_full_disk_is_no_reason_to_stop_and_leaves_nothing_behind(store, draw, monkeypatch):
-    from zoo.training import features
+    from zoo.training import shards
 
-    def full(tensors, path):
+    def full(tensors, path, metadata):
         Path(path).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(features, "save_file", full)
+    monkeypatch.setattr(shards, "save_file", full)
     one = store()
 
     assert len(one.get(rows(draw(4)), device=CPU)) == 4

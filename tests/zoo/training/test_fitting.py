@@ -12,7 +12,7 @@ from PIL import Image
 
 import zoo
 from zoo.data import DatasetSample, TensorSample
-from zoo.errors import ConfigError, DataError, UnknownName
+from zoo.errors import ConfigError, DataError, TrainingError, UnknownName
 from zoo.training import fitting
 from zoo.training.batches import SampleRows
 from zoo.training.history import History
@@ -189,8 +189,8 @@ def test_the_weights_of_the_best_epoch_are_restored(model, table):
 
 
 def _settings(**changes):
-    names = inspect.signature(fitting.Settings).parameters
-    defaults = {n: p.default for n, p in inspect.signature(zoo.fit).parameters.items() if n in names}
+    needed = [n for n, p in inspect.signature(fitting.Settings).parameters.items() if p.default is p.empty]
+    defaults = {n: p.default for n, p in inspect.signature(zoo.fit).parameters.items() if n in needed}
     return fitting.Settings(**{**defaults, **changes})
 
 
@@ -226,6 +226,11 @@ def test_one_task_is_chosen_by_its_own_metric_and_several_by_the_loss(model, tab
 
 
 @pytest.mark.slow
+def test_patience_without_validation_rows_is_refused(model, table):
+    with pytest.raises(ConfigError, match="patience counts epochs without a better validation value, so it needs"):
+        zoo.fit(model(), table(), **FROZEN, patience=2, validation=0)
+
+
 def test_patience_stops_after_that_many_epochs_without_a_better_one(model, table):
     history = zoo.fit(model(), table(), **{**FROZEN, "epochs": 40, "lr": 0.3}, patience=3, select="kind/accuracy")
 
@@ -541,9 +546,8 @@ def test_a_run_that_diverges_says_so(model, table):
     with torch.no_grad():
         one.heads["kind"].layers[-1].weight.fill_(float("nan"))
 
-    history = zoo.fit(one, table(rows=16), **{**FROZEN, "epochs": 1}, validation=0)
-
-    assert np.isnan(history.epochs[0].train_loss)
+    with pytest.raises(TrainingError, match="The loss became nan at step 1, on the samples picture"):
+        zoo.fit(one, table(rows=16), **{**FROZEN, "epochs": 1}, validation=0)
 
 
 def test_a_picture_that_goes_missing_while_training_is_named(model, table):

@@ -1,0 +1,146 @@
+"""``zoo advise``."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from zoo.cli.arguments import read_head, read_weights
+from zoo.cli.options import AsJson, Device, ImageColumn, Strict
+from zoo.cli.output import note, say, say_json, say_table, speaks
+from zoo.cli.training import Data, Streams
+from zoo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from zoo.advising.advice import Advice
+    from zoo.advising.evidence import TaskEvidence
+
+__all__ = ["advise"]
+
+EXAMPLES = (
+    "zoo advise pictures/ --backbone timm:mobilenetv3\n\n"
+    "zoo advise cells.csv --backbone timm:resnet18 --target defect --rows 500\n\n"
+    "zoo advise cells.csv --backbone timm:resnet18 --no-probe --json"
+)
+
+
+@speaks
+def advise(
+    data: Data,
+    backbone: Annotated[str | None, typer.Option(metavar="REF", help="Backbone, such as timm:mobilenetv3.")] = None,
+    stream: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=REF", help="A stream and its backbone. Repeatable.")
+    ] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", metavar="NAME", help="The input of all streams, or STREAM=NAME. Repeatable."),
+    ] = None,
+    share: Annotated[
+        list[str] | None, typer.Option(metavar="NEW=STREAM", help="A stream on another's module. Repeatable.")
+    ] = None,
+    head: Annotated[list[str] | None, typer.Option(metavar="SPEC", help="TYPE, NAME=TYPE or JSON. Repeatable.")] = None,
+    target: Annotated[list[str] | None, typer.Option(metavar="COL", help="Column to learn. Repeatable.")] = None,
+    rows: Annotated[int, typer.Option(min=20, metavar="N", help="Most rows whose features are measured.")] = 1000,
+    probe: Annotated[
+        bool, typer.Option("--probe/--no-probe", help="Fine-tune a copy for a minute at most, to see what moves.")
+    ] = True,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of rows, folds and random weights.")] = 0,
+    device: Device = "auto",
+    weights: Annotated[str, typer.Option(help="pretrained, none, or a safetensors file.")] = "pretrained",
+    image: ImageColumn = None,
+    split: Annotated[
+        str | None, typer.Option("--split", "--split-column", metavar="COL", help="Column of train, validation, test.")
+    ] = None,
+    strict: Strict = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say which training method fits data and backbone, with the evidence; nothing is trained."""
+    import zoo
+    from zoo.training.evaluation import pick_device
+    from zoo.training.tables import input_columns
+
+    if head and target:
+        raise ConfigError("--head names the column of each head itself; leave --target out.")
+    streams = Streams.of(backbone, stream or (), inputs or (), share or (), command="zoo advise")
+    pick_device(device)
+    origin = read_weights(weights)
+    planned = streams.plan()
+    source: dict[str, Any] = {"image": image, "split": split, "labels": target or None, "strict": strict}
+    table = zoo.read(data, **source, **input_columns(planned.modalities))
+    specs = zoo.infer_heads(table, heads=[read_head(text) for text in head or ()])
+    model = zoo.build(streams.backbones, specs, inputs=streams.inputs, share=streams.share, weights=origin, seed=seed)
+    advice = zoo.advise(model, table, rows=rows, probe=probe, seed=seed, device=device, strict=strict)
+    typed = {
+        "--backbone": [backbone] if backbone else [],
+        "--stream": stream or [],
+        "--input": inputs or [],
+        "--share": share or [],
+        "--head": head or [],
+        "--target": target or [],
+        "--image": [image] if image else [],
+        "--split": [split] if split else [],
+        "--weights": [weights] if weights != "pretrained" else [],
+    }
+    command = _command(data, typed, advice)
+    if as_json:
+        return say_json({**advice.as_json(), "command": command})
+    return _say(advice, command)
+
+
+def _command(data: str, typed: Mapping[str, list[str]], advice: Advice) -> str:
+    """Write the command that follows the advice, in words that a shell reads."""
+    words = ["zoo", "fit", data, "--out", "my-model"]
+    words += [word for option, values in typed.items() for value in values for word in (option, value)]
+    return shlex.join([*words, *advice.options()])
+
+
+def _say(advice: Advice, command: str) -> None:
+    """Print the evidence as tables, then what follows from it."""
+    say(f"{advice.source}: {advice.rows} training rows, features of {advice.measured} of them measured")
+    say()
+    names: tuple[str, ...] = ("task", "column", "labelled", "least", "median", "imbalance")
+    say_table(names, [_size(one) for one in advice.evidence], numbers=names[2:])
+    say()
+    names = ("task", "features", "linear", "neighbours", "LogME")
+    say_table(
+        names,
+        [
+            (one.task, held.features, *map(_number, (held.linear, held.neighbours, held.logme)))
+            for one in advice.evidence
+            for held in one.separability
+        ],
+        numbers=names[2:],
+    )
+    say()
+    names = ("task", "gain", "error", "over", "quadrant")
+    rows = [
+        (one.task, _number(one.gain), _number(one.gain_error), one.reference, advice.placements[one.task].quadrant)
+        for one in advice.evidence
+    ]
+    say_table(names, rows, numbers=("gain", "error"))
+    say()
+    if advice.drift is not None:
+        told = f"CKA {advice.drift.cka:.2f} after {advice.drift.steps} steps of fine-tuning"
+        if advice.drift.untrained is not None:
+            told += f"; {advice.drift.untrained:.2f} with random weights"
+        say(told)
+    by = f", by {advice.decided_by}" if len(advice.evidence) > 1 else ""
+    say(f"{advice.quadrant}{by}: {advice.method}, since {advice.reason}")
+    for near in advice.near:
+        say(f"near: {near}")
+    for warning in advice.warnings:
+        note(f"note: {warning}")
+    say(f"Next: {command}")
+
+
+def _size(one: TaskEvidence) -> tuple[Any, ...]:
+    size = one.size
+    return (one.task, one.column, size.rows, size.least, size.median, _number(size.imbalance))
+
+
+def _number(value: float | None) -> str | None:
+    return None if value is None or not math.isfinite(value) else f"{value:.2f}"

@@ -1,0 +1,113 @@
+"""``zoo plan``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from zoo.advising import AUTO
+from zoo.cli.arguments import read_head, read_settings
+from zoo.cli.optimizing import OptimizerName, OptimizerSettings, ScheduleName, ScheduleSettings, Warmup, WeightDecay
+from zoo.cli.options import AsJson, ImageColumn
+from zoo.cli.output import note, say_json, say_table, speaks
+from zoo.cli.runfile import take_file
+from zoo.cli.training import Streams
+from zoo.errors import ConfigError
+
+__all__ = ["plan"]
+
+EXAMPLES = (
+    "zoo plan --backbone timm:vit --method discriminative --set decay=0.65\n\n"
+    "zoo plan --backbone timm:resnet50 --method gradual_unfreezing --epochs 6\n\n"
+    "zoo plan cells.csv --backbone hf:bert --method bitfit --json"
+)
+DATA = "Data whose labels decide the heads; a classifier of two classes by default."
+
+
+@speaks
+def plan(
+    context: typer.Context,
+    data: Annotated[str | None, typer.Argument(metavar="DATA", help=DATA, show_default=False)] = None,
+    backbone: Annotated[str | None, typer.Option(metavar="REF", help="Backbone, such as timm:mobilenetv3.")] = None,
+    file: Annotated[  # its options are known before the others are read
+        Path | None,
+        typer.Option(is_eager=True, callback=take_file, metavar="FILE", help="Options as YAML or JSON; zoo schema."),
+    ] = None,
+    stream: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=REF", help="A stream and its backbone. Repeatable.")
+    ] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", metavar="NAME", help="The input of all streams, or STREAM=NAME. Repeatable."),
+    ] = None,
+    share: Annotated[
+        list[str] | None, typer.Option(metavar="NEW=STREAM", help="A stream on another's module. Repeatable.")
+    ] = None,
+    head: Annotated[list[str] | None, typer.Option(metavar="SPEC", help="TYPE, NAME=TYPE or JSON. Repeatable.")] = None,
+    target: Annotated[list[str] | None, typer.Option(metavar="COL", help="Column to learn. Repeatable.")] = None,
+    mask: Annotated[
+        list[str] | None, typer.Option(metavar="COL", help="Column of masks, for segmentation. Repeatable.")
+    ] = None,
+    method: Annotated[str, typer.Option(help="Training method; zoo list --methods.")] = "fine_tuning",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Setting of the method. Repeatable.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training rows.")] = 10,
+    lr: Annotated[float, typer.Option(help="Highest learning rate of the heads.")] = 1e-3,
+    weight_decay: WeightDecay = 0.01,
+    warmup: Warmup = None,
+    optimizer: OptimizerName = "adamw",
+    optimizer_settings: OptimizerSettings = None,
+    schedule: ScheduleName = "cosine",
+    schedule_settings: ScheduleSettings = None,
+    freeze: Annotated[
+        list[str] | None, typer.Option(metavar="STAGE", help="Rests up to this one, as s3; heads.NAME. Repeatable.")
+    ] = None,
+    image: ImageColumn = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what zoo fit would train when, at what rate: stages by epochs, without weights and without training."""
+    import zoo
+    from zoo.training.tables import input_columns
+
+    streams = Streams.of(backbone, stream or (), inputs or (), share or ())
+    if method == AUTO:
+        raise ConfigError("zoo plan shows the plan of a method by name; zoo advise DATA says which auto would take.")
+    if head and target:
+        raise ConfigError("--head names the column of each head itself; leave --target out.")
+    own = read_settings(settings or (), taken={*context.params, "model", "data"})
+    planned = streams.plan()
+    specs = [read_head(text) for text in head or ()]
+    if data is not None:
+        source: dict[str, Any] = {"image": image, "labels": target or None, "masks": mask or ()}
+        specs = zoo.infer_heads(zoo.read(data, **source, **input_columns(planned.modalities)), heads=specs)
+    elif target or mask or image:
+        raise ConfigError("--target, --mask and --image name columns of DATA, and there is none.")
+    model = zoo.build(
+        streams.backbones,
+        specs or [zoo.head("classifier", classes=["a", "b"])],
+        inputs=streams.inputs,
+        share=streams.share,
+        weights=None,
+    )
+    table = zoo.plan(
+        model,
+        method=method,
+        epochs=epochs,
+        lr=lr,
+        weight_decay=weight_decay,
+        warmup=warmup,
+        optimizer=optimizer,
+        optimizer_settings=read_settings(optimizer_settings or (), taken=(), option="--set-optimizer"),
+        schedule=schedule,
+        schedule_settings=read_settings(schedule_settings or (), taken=(), option="--set-schedule"),
+        freeze=freeze,
+        **own,
+    )
+    if as_json:
+        return say_json(table.as_json())
+    names, *rows = table.lines()
+    note(table.caption())
+    return say_table(names, rows, numbers=("parameters",))

@@ -1,0 +1,130 @@
+"""``zoo find-lr``."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from zoo.cli.arguments import read_augmentation, read_head, read_settings, read_weights
+from zoo.cli.optimizing import OptimizerName, OptimizerSettings, WeightDecay
+from zoo.cli.options import AsJson, BatchSize, Device, ImageColumn, Strict
+from zoo.cli.output import note, say, say_json, speaks
+from zoo.cli.training import DATA, Streams
+from zoo.errors import ConfigError
+
+__all__ = ["find_lr"]
+
+EXAMPLES = (
+    "zoo find-lr pictures/ --backbone timm:mobilenetv3\n\n"
+    "zoo find-lr pictures/ --backbone timm:vit --method feature_extraction --picture rates.png"
+)
+
+
+@speaks
+def find_lr(
+    context: typer.Context,
+    data: Annotated[str, typer.Argument(metavar="DATA", help=DATA)],
+    backbone: Annotated[str | None, typer.Option(metavar="REF", help="Backbone, such as timm:mobilenetv3.")] = None,
+    stream: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=REF", help="A stream and its backbone. Repeatable.")
+    ] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", metavar="NAME", help="The input of all streams, or STREAM=NAME. Repeatable."),
+    ] = None,
+    share: Annotated[
+        list[str] | None, typer.Option(metavar="NEW=STREAM", help="A stream on another's module. Repeatable.")
+    ] = None,
+    head: Annotated[list[str] | None, typer.Option(metavar="SPEC", help="TYPE, NAME=TYPE or JSON. Repeatable.")] = None,
+    target: Annotated[list[str] | None, typer.Option(metavar="COL", help="Column to learn. Repeatable.")] = None,
+    mask: Annotated[
+        list[str] | None, typer.Option(metavar="COL", help="Column of masks, for segmentation. Repeatable.")
+    ] = None,
+    method: Annotated[str, typer.Option(help="Training method; zoo list --methods.")] = "fine_tuning",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Setting of the method. Repeatable.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=10, help="Steps from the lowest rate to the highest.")] = 100,
+    lowest: Annotated[float, typer.Option(help="The heads' learning rate in the first step.")] = 1e-6,
+    highest: Annotated[float, typer.Option(help="The heads' learning rate in the last step.")] = 1.0,
+    batch_size: BatchSize = 32,
+    weight_decay: WeightDecay = 0.01,
+    optimizer: OptimizerName = "adamw",
+    optimizer_settings: OptimizerSettings = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of new weights, split, order and dropout.")] = 0,
+    device: Device = "auto",
+    validation: Annotated[float, typer.Option(help="Share of the rows that is left out, as zoo fit does.")] = 0.2,
+    augmentation: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Vary training pictures: light, standard, or JSON.")
+    ] = None,
+    freeze: Annotated[
+        list[str] | None, typer.Option(metavar="STAGE", help="Rests up to this one, as s3; heads.NAME. Repeatable.")
+    ] = None,
+    freeze_norms: Annotated[
+        bool, typer.Option("--freeze-norms", help="Norms keep their running statistics, whatever trains.")
+    ] = False,
+    weights: Annotated[str, typer.Option(help="pretrained, none, or a safetensors file.")] = "pretrained",
+    image: ImageColumn = None,
+    split: Annotated[
+        str | None, typer.Option("--split", "--split-column", metavar="COL", help="Column of train, validation, test.")
+    ] = None,
+    strict: Strict = False,
+    picture: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the loss over the rate, as PNG.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look for a learning rate: a short training whose rate rises until the loss does; nothing is kept of it."""
+    import zoo
+    from zoo.training.tables import input_columns
+
+    streams = Streams.of(backbone, stream or (), inputs or (), share or ())
+    if head and target:
+        raise ConfigError("--head names the column of each head itself; leave --target out.")
+    own = read_settings(settings or (), taken={*context.params, "model", "data"})
+    planned = streams.plan()
+    source: dict[str, Any] = {
+        "image": image,
+        "split": split,
+        "labels": target or None,
+        "masks": mask or (),
+        "strict": strict,
+    }
+    table = zoo.read(data, **source, **input_columns(planned.modalities))
+    specs = zoo.infer_heads(table, heads=[read_head(text) for text in head or ()])
+    model = zoo.build(
+        streams.backbones,
+        specs,
+        inputs=streams.inputs,
+        share=streams.share,
+        weights=read_weights(weights),
+        seed=seed,
+    )
+    found = zoo.find_lr(
+        model,
+        table,
+        method=method,
+        steps=steps,
+        lowest=lowest,
+        highest=highest,
+        batch_size=batch_size,
+        weight_decay=weight_decay,
+        optimizer=optimizer,
+        optimizer_settings=read_settings(optimizer_settings or (), taken=(), option="--set-optimizer"),
+        seed=seed,
+        device=device,
+        validation=validation,
+        strict=strict,
+        augmentation=read_augmentation(augmentation),
+        freeze=freeze,
+        freeze_norms=freeze_norms,
+        **own,
+    )
+    if picture is not None:
+        note(f"{found.plot(picture)} shows the loss over the rate.")
+    if as_json:
+        return say_json(found.as_json())
+    if found.suggestion is None:
+        return say("The loss fell at none of these rates; try others with --lowest and --highest, or more --steps.")
+    return say(f"--lr {found.suggestion:.2g}, where the loss fell fastest. Next: zoo fit {shlex.quote(data)} …")

@@ -1,0 +1,128 @@
+"""Shards of features: safetensors files that are checked when they are opened, mapped, and read a batch at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from zoo.bundle.digest import state_digest
+
+__all__ = ["DIGESTS", "StoredFeatures", "read_shard", "write_shard"]
+
+log = logging.getLogger("zoo")
+
+DIGESTS = "digests"
+"""Key of the samples' digests in a shard, ``(N, 32)`` uint8."""
+STATE = "state"
+"""Key of the digest of all tensors in a shard's metadata."""
+
+Shard = Mapping[str, Tensor]
+
+
+class StoredFeatures:
+    """The features of some rows, gathered from mapped shards when they are asked for.
+
+    Args:
+        shards: The tensors of each shard.
+        places: For each row, its shard and the row in it.
+        held: What must live as long as the features do.
+    """
+
+    def __init__(self, shards: Sequence[Shard], places: Sequence[tuple[int, int]], held: object = None) -> None:
+        self._shards = [{key: value for key, value in shard.items() if key != DIGESTS} for shard in shards]
+        self._places = torch.tensor(places, dtype=torch.int64).reshape(-1, 2)
+        self._held = held
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def select(self, rows: Sequence[int]) -> StoredFeatures:
+        """Give the features of some of the rows."""
+        chosen = StoredFeatures([], [], self._held)
+        chosen._shards, chosen._places = self._shards, self._places[list(rows)]
+        return chosen
+
+    def __getitem__(self, row: int) -> dict[str, Tensor]:
+        shard, at = self._places[row].tolist()
+        return {key: value[at] for key, value in self._shards[shard].items()}
+
+    def batch(self, rows: Sequence[int] | Tensor) -> dict[str, Tensor]:
+        """Give the features of some rows as a batch: a copy, gathered with one selection for each shard that has some.
+
+        Shape:
+            - returns: flat key to ``(len(rows), …)``.
+        """
+        places = self._places[torch.as_tensor(rows, dtype=torch.int64)]
+        which, at = places.unbind(1)
+        shards = [0] if len(self._shards) == 1 else torch.unique(which).tolist()
+        if len(shards) == 1:
+            return {key: value.index_select(0, at) for key, value in self._shards[shards[0]].items()}
+        made: dict[str, Tensor] = {}
+        for shard in shards:
+            here = (which == shard).nonzero().squeeze(1)
+            for key, value in self._shards[shard].items():
+                if key not in made:
+                    made[key] = value.new_empty((len(places), *value.shape[1:]))
+                made[key][here] = value.index_select(0, at[here])
+        return made
+
+    def whole(self, key: str) -> dict[str, Tensor]:
+        """Give one of the features of all rows, as a batch."""
+        only = StoredFeatures([], [], self._held)
+        only._shards, only._places = [{key: shard[key]} for shard in self._shards], self._places
+        return only.batch(range(len(self)))
+
+
+def write_shard(folder: Path, shard: Shard) -> Path | None:
+    """Write a shard whole or not at all; a cache that cannot be written is no reason to stop.
+
+    Returns:
+        The new file; None if it could not be written.
+    """
+    temporary = folder / f".{uuid.uuid4().hex}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(dict(shard), temporary, metadata={STATE: state_digest(shard)})
+        path = temporary.with_name(f"{uuid.uuid4().hex}.safetensors")
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        _remove(temporary)
+        log.warning("The features are not kept, since the cache cannot be written: %s", error)
+        return None
+    return path
+
+
+def read_shard(path: Path) -> dict[str, Tensor] | None:
+    """Map a shard and check every byte of it; one that is damaged is removed.
+
+    Returns:
+        Its tensors, with :data:`DIGESTS`; None if it cannot be used.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            shard: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            state = (file.metadata() or {}).get(STATE)
+        if DIGESTS not in shard or state is None:
+            raise KeyError(f"it has no {DIGESTS if state else 'digest of its own'}")
+        if state_digest(shard) != state:
+            raise ValueError("its bytes are not those that were written")
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        log.warning("The feature shard %s cannot be read and is made again: %s", path.name, error)
+        _remove(path)
+        return None
+    return shard
+
+
+def _remove(path: Path) -> None:
+    """Remove a file if that can be done."""
+    with contextlib.suppress(OSError):
+        path.unlink()
