@@ -34,9 +34,9 @@ from sklearn.preprocessing import StandardScaler
 
 import zoo
 from zoo.contracts.features import Features
-from zoo.training.batches import rows_of
-from zoo.training.prefixes import find_prefix
-from zoo.training.replay import playing, record
+from zoo.training.features.prefixes import find_prefix
+from zoo.training.features.replay import playing, record
+from zoo.training.rows.batches import rows_of
 
 BACKBONE = "pypi:efficientnet_lite0"
 HEAD = {"type": "classifier", "name": "defect", "classes": ["no", "yes"]}
@@ -145,7 +145,7 @@ def heads(train: zoo.Table, test: zoo.Table, epochs: int, timed: int, chunk: int
 
 def solvers(train: zoo.Table, test: zoo.Table, times: Times, scores: Times) -> None:
     """Time L-BFGS against scikit-learn on the same features, equally regularised; the features are there for both."""
-    from zoo.training.solving import minimised
+    from zoo.training.linear.solving import minimised
 
     model = build()
     x, y = pooled(model, train), train.column("defect").values

@@ -35,7 +35,7 @@ _FACE = {
     "HeadConfig": ("zoo.contracts.head", "HeadConfig"),
     "HeadContext": ("zoo.contracts.head", "HeadContext"),
     "HeadSpec": ("zoo.spec", "HeadSpec"),
-    "History": ("zoo.training.history", "History"),
+    "History": ("zoo.training.judging.history", "History"),
     "InputSpec": ("zoo.spec", "InputSpec"),
     "InvalidReference": ("zoo.errors", "InvalidReference"),
     "Label": ("zoo.contracts.head", "Label"),
@@ -69,7 +69,7 @@ _FACE = {
     "convert": ("zoo.converting.making", "convert"),
     "diff": ("zoo.remote", "diff"),
     "ensemble": ("zoo.ensembling.making", "ensemble"),
-    "evaluate": ("zoo.training.evaluation", "evaluate"),
+    "evaluate": ("zoo.training.judging.evaluation", "evaluate"),
     "export": ("zoo.exporting.writing", "export"),
     "find_lr": ("zoo.training.rate_finding", "find_lr"),
     "fit": ("zoo.advising.fitting", "fit"),
@@ -78,12 +78,12 @@ _FACE = {
     "skip_initialisers": ("zoo.contracts.initialising", "skip_initialisers"),
     "head": ("zoo.assembly", "head"),
     "hookimpl": ("zoo.hooks", "hookimpl"),
-    "infer_heads": ("zoo.training.heads", "infer_heads"),
+    "infer_heads": ("zoo.training.rows.heads", "infer_heads"),
     "info": ("zoo.catalog", "info"),
     "inspect": ("zoo.remote", "inspect"),
     "list": ("zoo.catalog", "list_backbones"),
     "load": ("zoo.remote", "load"),
-    "plan": ("zoo.training.plan_table", "plan"),
+    "plan": ("zoo.training.planning.table", "plan"),
     "plugins": ("zoo.registry", "list_plugins"),
     "read": ("zoo.data", "read"),
     "resolve": ("zoo.catalog", "resolve"),
@@ -254,11 +254,11 @@ if TYPE_CHECKING:
     from zoo.spec import StreamSpec as StreamSpec
     from zoo.spec import check_options as check_options
     from zoo.training.ensembles import fit_ensemble as fit_ensemble
-    from zoo.training.evaluation import evaluate as evaluate
-    from zoo.training.heads import infer_heads as infer_heads
-    from zoo.training.history import History as History
-    from zoo.training.plan_table import plan as plan
+    from zoo.training.judging.evaluation import evaluate as evaluate
+    from zoo.training.judging.history import History as History
+    from zoo.training.planning.table import plan as plan
     from zoo.training.rate_finding import find_lr as find_lr
+    from zoo.training.rows.heads import infer_heads as infer_heads
     from zoo.training.soups import soup as soup
     from zoo.wrapping import wrap as wrap
 else:

@@ -128,7 +128,7 @@ def _unlink(path: Path) -> bool:
 
 def _features(kind: str) -> Iterator[Entry]:
     """Give the stores of features; who reads or fills one holds its lock."""
-    from zoo.training.evicting import in_use, last_used, size_of, take
+    from zoo.training.features.evicting import in_use, last_used, size_of, take
 
     with contextlib.suppress(OSError):
         for folder in sorted(cache_folder(kind).iterdir()):

@@ -14,7 +14,7 @@ from zoo.bundle.manifest import FileEntry
 from zoo.clearing import DAY, HOUR, KINDS, clear_cache, list_cache
 from zoo.errors import ConfigError, UnknownName
 from zoo.remote.shelf import Shelf
-from zoo.training.evicting import hold
+from zoo.training.features.evicting import hold
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_what_is_older_than_some_days_goes_of_the_kinds_that_are_named(root):
 
 def test_a_store_that_another_process_uses_stays(root):
     used, free = store(root, "a" * 32, days=40), store(root, "b" * 32, days=40)
-    code = "import sys; from pathlib import Path; from zoo.training.evicting import hold\n"
+    code = "import sys; from pathlib import Path; from zoo.training.features.evicting import hold\n"
     code += "kept = hold(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", code, str(used)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

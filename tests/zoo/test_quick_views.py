@@ -14,7 +14,7 @@ from zoo.augmentation import Augmentation
 from zoo.data import BytesSample, Column, Table
 from zoo.errors import DataError
 from zoo.preprocessing import Preprocessing, can_scale, scaled_piece
-from zoo.training.batches import SampleRows, ViewRows
+from zoo.training.rows.batches import SampleRows, ViewRows
 
 LIGHT = Augmentation.preset("light")
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}  # so that a view is in shares of 255

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 import zoo
 from zoo.data import FileSample, Table, TextSample
 from zoo.errors import ConfigError, DataError, UnknownName
-from zoo.training.batches import Collator, SampleRows
+from zoo.training.rows.batches import Collator, SampleRows
 
 COLOURS = {"red": (240, 90, 90), "blue": (10, 10, 90)}
 RUN = {"method": "feature_extraction", "epochs": 15, "lr": 0.05, "device": "cpu", "workers": 0}

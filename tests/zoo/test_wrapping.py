@@ -462,7 +462,7 @@ def test_a_spec_that_zoo_never_writes_is_refused(change):
 
 
 def test_frozen_features_are_kept_apart_where_the_code_differs(tmp_path):
-    from zoo.training.features import FeatureStore
+    from zoo.training.features.store import FeatureStore
 
     class Louder(Cnn):
         def forward(self, x):

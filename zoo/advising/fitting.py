@@ -14,9 +14,9 @@ from zoo.advising.making import advise
 from zoo.errors import ConfigError
 from zoo.model import Model
 from zoo.training import fitting
-from zoo.training.history import History
+from zoo.training.judging.history import History
 from zoo.training.ranks import world_size
-from zoo.training.tables import read_for
+from zoo.training.rows.tables import read_for
 
 __all__ = ["fit"]
 

@@ -23,12 +23,12 @@ from zoo.assembly import BackboneLike, HeadLike, build
 from zoo.data import Inputs, Table, check_labels, split_table
 from zoo.errors import ConfigError, DataError
 from zoo.model import Model
-from zoo.training.batches import rows_of
-from zoo.training.evaluation import pick_device
-from zoo.training.groups import outlines
-from zoo.training.heads import infer_heads
-from zoo.training.tables import read_for
-from zoo.training.targets import columns_of, labels_of
+from zoo.training.judging.evaluation import pick_device
+from zoo.training.planning.groups import outlines
+from zoo.training.rows.batches import rows_of
+from zoo.training.rows.heads import infer_heads
+from zoo.training.rows.tables import read_for
+from zoo.training.rows.targets import columns_of, labels_of
 
 __all__ = ["advise"]
 

@@ -15,8 +15,8 @@ from zoo.assembly import assemble, context_of
 from zoo.contracts.features import Features
 from zoo.data import Inputs, placed
 from zoo.model import Model
-from zoo.training.features import FeatureStore, from_flat, storable
-from zoo.training.passes import inputs_by_stream
+from zoo.training.features.passes import inputs_by_stream
+from zoo.training.features.store import FeatureStore, from_flat, storable
 from zoo.wrapping import WRAPPED
 
 __all__ = ["frozen_vectors", "live_vectors", "pixel_vectors", "streams_of", "untrained", "vectors_of"]

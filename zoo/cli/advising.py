@@ -60,8 +60,8 @@ def advise(
 ) -> None:
     """Say which training method fits data and backbone, with the evidence; nothing is trained."""
     import zoo
-    from zoo.training.evaluation import pick_device
-    from zoo.training.tables import input_columns
+    from zoo.training.judging.evaluation import pick_device
+    from zoo.training.rows.tables import input_columns
 
     if head and target:
         raise ConfigError("--head names the column of each head itself; leave --target out.")

@@ -76,7 +76,7 @@ def build(
     import zoo
     from zoo.ensembling.spec import FITTED
     from zoo.remote import is_url, shown
-    from zoo.training.tables import read_for
+    from zoo.training.rows.tables import read_for
 
     check_target(out, overwrite=overwrite)
     fitting = {"split": split, "rounds": rounds, "start": start, "strength": strength}
@@ -137,7 +137,7 @@ def evaluate(
 ) -> None:
     """Measure an ensemble, and each of its members, on labelled data."""
     import zoo
-    from zoo.training.tables import read_for
+    from zoo.training.rows.tables import read_for
 
     made = _load(bundle)
     table = read_for(made, data, image=image, split=split_column, strict=strict)

@@ -97,7 +97,7 @@ def predict_rows(
     """
     from zoo.data import read
     from zoo.data.tabular import TABLE_SUFFIXES
-    from zoo.training.tables import input_columns
+    from zoo.training.rows.tables import input_columns
 
     names = ", ".join(model.modalities)
     if len(paths) != 1 or paths[0].suffix.lower() not in TABLE_SUFFIXES:

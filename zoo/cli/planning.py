@@ -70,7 +70,7 @@ def plan(
 ) -> None:
     """Say what zoo fit would train when, at what rate: stages by epochs, without weights and without training."""
     import zoo
-    from zoo.training.tables import input_columns
+    from zoo.training.rows.tables import input_columns
 
     streams = Streams.of(backbone, stream or (), inputs or (), share or ())
     if method == AUTO:

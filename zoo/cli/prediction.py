@@ -40,7 +40,7 @@ def predict(
     import zoo
     from zoo.cli.pictures import Predicted, find_pictures, predict_all, predict_rows
     from zoo.cli.spreadsheet import check_file, write_csv
-    from zoo.training.evaluation import pick_device
+    from zoo.training.judging.evaluation import pick_device
 
     paths = find_pictures(pictures)
     if csv is not None:

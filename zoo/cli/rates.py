@@ -77,7 +77,7 @@ def find_lr(
 ) -> None:
     """Look for a learning rate: a short training whose rate rises until the loss does; nothing is kept of it."""
     import zoo
-    from zoo.training.tables import input_columns
+    from zoo.training.rows.tables import input_columns
 
     streams = Streams.of(backbone, stream or (), inputs or (), share or ())
     if head and target:

@@ -22,7 +22,7 @@ from zoo.errors import ConfigError
 
 if TYPE_CHECKING:
     from zoo.spec import ModelSpec
-    from zoo.training.history import History
+    from zoo.training.judging.history import History
 
 __all__ = ["evaluate", "fit"]
 
@@ -252,9 +252,9 @@ def _train(
     import zoo
     from zoo.registry import registry
     from zoo.remote import shown
-    from zoo.training.evaluation import pick_device
+    from zoo.training.judging.evaluation import pick_device
     from zoo.training.ranks import hushed, rank
-    from zoo.training.tables import input_columns
+    from zoo.training.rows.tables import input_columns
 
     pick_device(run["device"])
     planned = streams.plan()
@@ -308,7 +308,7 @@ def evaluate(
 ) -> None:
     """Measure a bundle on labelled data."""
     import zoo
-    from zoo.training.tables import read_for
+    from zoo.training.rows.tables import read_for
 
     model = zoo.load(bundle)
     table = read_for(model, data, image=image, split=split_column, strict=strict)

@@ -29,7 +29,7 @@ from zoo.model import Model
 from zoo.report.grid import Cell, draw_grid
 from zoo.report.tables import metrics_table
 from zoo.training.fitting import fit
-from zoo.training.history import History
+from zoo.training.judging.history import History
 
 __all__ = ["run_demo"]
 

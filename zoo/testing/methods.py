@@ -21,7 +21,7 @@ from zoo.registry import registry
 from zoo.spec import BackboneSpec
 from zoo.testing.rules import rule, same
 from zoo.training.fitting import fit
-from zoo.training.groups import outlines, parameter_groups, slots, trained_names
+from zoo.training.planning.groups import outlines, parameter_groups, slots, trained_names
 
 __all__ = ["check_method"]
 

@@ -19,9 +19,9 @@ from torch import _dynamo as dynamo
 from zoo.contracts.method import Plan
 from zoo.errors import ConfigError
 from zoo.model import Model
-from zoo.training.flat import storable
-from zoo.training.groups import HEADS
-from zoo.training.settings import Settings
+from zoo.training.features.flat import storable
+from zoo.training.planning.groups import HEADS
+from zoo.training.planning.settings import Settings
 
 __all__ = ["check_compiler", "compiled"]
 

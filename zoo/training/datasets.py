@@ -17,18 +17,18 @@ from torch.utils.data import Dataset
 from zoo.contracts.method import Plan
 from zoo.data import Inputs, Table, batched
 from zoo.model import Model
-from zoo.training.batches import FeatureRows, Row, SampleRows, ViewRows, rows_of, view_seed
-from zoo.training.differences import difference
-from zoo.training.evicting import cache_limit
-from zoo.training.features import FeatureStore, Prepare, digests_of
-from zoo.training.flat import storable
-from zoo.training.groups import HEADS
-from zoo.training.history import History
-from zoo.training.masks import Targets
-from zoo.training.passes import PrefixPass, WholePass, inputs_by_stream
-from zoo.training.prefixes import NoPrefix, find_prefix, frozen_below
-from zoo.training.replay import Prefix
-from zoo.training.settings import Settings
+from zoo.training.features.differences import difference
+from zoo.training.features.evicting import cache_limit
+from zoo.training.features.flat import storable
+from zoo.training.features.passes import PrefixPass, WholePass, inputs_by_stream
+from zoo.training.features.prefixes import NoPrefix, find_prefix, frozen_below
+from zoo.training.features.replay import Prefix
+from zoo.training.features.store import FeatureStore, Prepare, digests_of
+from zoo.training.judging.history import History
+from zoo.training.planning.groups import HEADS
+from zoo.training.planning.settings import Settings
+from zoo.training.rows.batches import FeatureRows, Row, SampleRows, ViewRows, rows_of, view_seed
+from zoo.training.rows.masks import Targets
 
 __all__ = ["make_datasets", "prefixes_of"]
 

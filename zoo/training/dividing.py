@@ -12,8 +12,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from zoo.errors import ConfigError
 from zoo.model import Model
-from zoo.training.predictor import Predictor
 from zoo.training.ranks import Ranks
+from zoo.training.rows.predictor import Predictor
 
 __all__ = ["DividedBatches", "SameBuffers", "turns", "weighed"]
 

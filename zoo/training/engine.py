@@ -22,20 +22,20 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback, Tra
 from zoo.bundle.checkpoints import Checkpoint
 from zoo.contracts.method import Plan
 from zoo.model import Model
-from zoo.training.averaging import Averaging
-from zoo.training.batches import view_seed
-from zoo.training.checkpointing import Keeper
 from zoo.training.dividing import DividedBatches, turns, weighed
-from zoo.training.evaluation import measure
-from zoo.training.features import from_flat
-from zoo.training.groups import HEADS, check_groups, parameter_groups
-from zoo.training.history import History
-from zoo.training.mixing import Mixing, before_it
-from zoo.training.optimizers import make_optimizer
-from zoo.training.randomness import generators, take_up_generators
+from zoo.training.features.store import from_flat
+from zoo.training.judging.averaging import Averaging
+from zoo.training.judging.evaluation import measure
+from zoo.training.judging.history import History
+from zoo.training.planning.groups import HEADS, check_groups, parameter_groups
+from zoo.training.planning.optimizers import make_optimizer
+from zoo.training.planning.schedules import make_scheduler, rates_of
+from zoo.training.planning.settings import Settings
 from zoo.training.ranks import Ranks
-from zoo.training.schedules import make_scheduler, rates_of
-from zoo.training.settings import Settings
+from zoo.training.resuming.checkpointing import Keeper
+from zoo.training.resuming.randomness import generators, take_up_generators
+from zoo.training.rows.batches import view_seed
+from zoo.training.rows.mixing import Mixing, before_it
 from zoo.training.watching import Diverged, check_finite, take_rows
 
 __all__ = ["Engine", "Objective"]

@@ -20,10 +20,10 @@ from zoo.ensembling.ensemble import Ensemble
 from zoo.ensembling.solving import fit_stack, greedy_counts, simplex_weights
 from zoo.ensembling.spec import FITTED
 from zoo.errors import ConfigError, DataError
-from zoo.training.batches import Collator, SampleRows
-from zoo.training.evaluation import part_of, pick_device
-from zoo.training.tables import read_for
-from zoo.training.targets import columns_of, encode
+from zoo.training.judging.evaluation import part_of, pick_device
+from zoo.training.rows.batches import Collator, SampleRows
+from zoo.training.rows.tables import read_for
+from zoo.training.rows.targets import columns_of, encode
 
 __all__ = ["fit_ensemble", "validation_rows"]
 

@@ -20,33 +20,33 @@ from zoo.errors import ConfigError, UnknownName
 from zoo.model import Model
 from zoo.registry import registry
 from zoo.spec import check_options
-from zoo.training.batches import Collator, Row
 from zoo.training.compiling import check_compiler, compiled
-from zoo.training.continuing import check_folder, continued
 from zoo.training.datasets import make_datasets, prefixes_of
 from zoo.training.dividing import turns
 from zoo.training.engine import Objective
-from zoo.training.evaluation import measure, pick_device
-from zoo.training.history import History, Metrics
-from zoo.training.identity import rows_digest
+from zoo.training.features.replay import playing
+from zoo.training.judging.evaluation import measure, pick_device
+from zoo.training.judging.history import History, Metrics
+from zoo.training.judging.reporting import check_trackers
+from zoo.training.judging.selection import TASKS, baselines, check_tasks
 from zoo.training.keeping import check_kept
 from zoo.training.learning import learn_features, rest
-from zoo.training.optimizers import MakesOptimizer
-from zoo.training.plan_table import tabulate
-from zoo.training.planning import check_judged, make_plan
+from zoo.training.linear.solving import solve
+from zoo.training.linear.standardising import on_standardised
+from zoo.training.planning.making import check_judged, make_plan
+from zoo.training.planning.optimizers import MakesOptimizer
+from zoo.training.planning.resting import begin, rested, trained_tasks
+from zoo.training.planning.schedules import Schedule
+from zoo.training.planning.settings import Settings
+from zoo.training.planning.table import tabulate
 from zoo.training.ranks import Ranks, hushed, join, tensors_of
-from zoo.training.replay import playing
-from zoo.training.reporting import check_trackers
-from zoo.training.resting import begin, rested, trained_tasks
+from zoo.training.resuming.continuing import check_folder, continued
+from zoo.training.resuming.identity import rows_digest
+from zoo.training.rows.batches import Collator, Row
+from zoo.training.rows.sampling import BalancedRows, balanced_task
+from zoo.training.rows.tables import read_for
+from zoo.training.rows.targets import columns_of, labels_of, row_targets
 from zoo.training.running import train
-from zoo.training.sampling import BalancedRows, balanced_task
-from zoo.training.schedules import Schedule
-from zoo.training.selection import TASKS, baselines, check_tasks
-from zoo.training.settings import Settings
-from zoo.training.solving import solve
-from zoo.training.standardising import on_standardised
-from zoo.training.tables import read_for
-from zoo.training.targets import columns_of, labels_of, row_targets
 
 __all__ = ["fit"]
 

@@ -11,10 +11,10 @@ from zoo.contracts.blocks import part_of
 from zoo.contracts.method import FROZEN, Plan, StageState
 from zoo.freezing import freeze_stages
 from zoo.model import Model
-from zoo.training.batches import FeatureRows, ViewRows
-from zoo.training.groups import HEADS, selects, stage_of
-from zoo.training.history import History
-from zoo.training.schedules import renew
+from zoo.training.judging.history import History
+from zoo.training.planning.groups import HEADS, selects, stage_of
+from zoo.training.planning.schedules import renew
+from zoo.training.rows.batches import FeatureRows, ViewRows
 
 __all__ = ["FollowPlan", "NewViews", "follow"]
 

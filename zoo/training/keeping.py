@@ -7,12 +7,12 @@ import torch
 from zoo.contracts.method import Plan
 from zoo.errors import ConfigError
 from zoo.model import Model
-from zoo.training.evicting import cache_limit
-from zoo.training.flat import storable
-from zoo.training.groups import HEADS
-from zoo.training.linear import check_linear
-from zoo.training.passes import check_lowered
-from zoo.training.settings import Settings
+from zoo.training.features.evicting import cache_limit
+from zoo.training.features.flat import storable
+from zoo.training.features.passes import check_lowered
+from zoo.training.linear.layers import check_linear
+from zoo.training.planning.groups import HEADS
+from zoo.training.planning.settings import Settings
 
 __all__ = ["check_kept"]
 

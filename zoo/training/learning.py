@@ -18,10 +18,10 @@ from zoo.contracts.method import Plan
 from zoo.data import placed
 from zoo.freezing import is_pinned
 from zoo.model import Model
-from zoo.training.batches import Collator, Row
 from zoo.training.engine import Objective
 from zoo.training.following import follow
-from zoo.training.groups import stage_of
+from zoo.training.planning.groups import stage_of
+from zoo.training.rows.batches import Collator, Row
 
 __all__ = ["LearnAgain", "learn_features", "listening", "rest"]
 

@@ -19,18 +19,18 @@ from zoo.errors import ConfigError, PluginError
 from zoo.model import Model
 from zoo.registry import registry
 from zoo.spec import check_options
-from zoo.training.batches import Collator, SampleRows, ViewRows
 from zoo.training.engine import Objective
-from zoo.training.evaluation import pick_device
 from zoo.training.following import follow
-from zoo.training.groups import parameter_groups, rate_in
+from zoo.training.judging.evaluation import pick_device
 from zoo.training.learning import learn_features
-from zoo.training.optimizers import MakesOptimizer, check_optimizer, make_optimizer
-from zoo.training.planning import make_plan
-from zoo.training.randomness import generators, take_up_generators
-from zoo.training.resting import begin, rested, trained_tasks
-from zoo.training.tables import read_for
-from zoo.training.targets import columns_of, labels_of, row_targets
+from zoo.training.planning.groups import parameter_groups, rate_in
+from zoo.training.planning.making import make_plan
+from zoo.training.planning.optimizers import MakesOptimizer, check_optimizer, make_optimizer
+from zoo.training.planning.resting import begin, rested, trained_tasks
+from zoo.training.resuming.randomness import generators, take_up_generators
+from zoo.training.rows.batches import Collator, SampleRows, ViewRows
+from zoo.training.rows.tables import read_for
+from zoo.training.rows.targets import columns_of, labels_of, row_targets
 
 __all__ = ["RateSearch", "find_lr", "steepest"]
 

@@ -21,20 +21,20 @@ from zoo.contracts.method import Plan
 from zoo.data import Table
 from zoo.errors import ConfigError, TrainingError
 from zoo.model import Model
-from zoo.training.alone import lightened
-from zoo.training.averaging import Averaging
-from zoo.training.batches import Collator, Row
-from zoo.training.checkpointing import Keeper
-from zoo.training.clock import EpochClock
 from zoo.training.dividing import SameBuffers
 from zoo.training.engine import Engine, Objective
 from zoo.training.following import FollowPlan, NewViews, follow
-from zoo.training.groups import trained_names
-from zoo.training.history import History
-from zoo.training.judging import BestEpoch, LastEpoch
+from zoo.training.judging.averaging import Averaging
+from zoo.training.judging.clock import EpochClock
+from zoo.training.judging.epochs import BestEpoch, LastEpoch
+from zoo.training.judging.history import History
 from zoo.training.learning import LearnAgain, learn_features
+from zoo.training.linear.alone import lightened
+from zoo.training.planning.groups import trained_names
+from zoo.training.planning.settings import Settings
 from zoo.training.ranks import Ranks, world_size
-from zoo.training.settings import Settings
+from zoo.training.resuming.checkpointing import Keeper
+from zoo.training.rows.batches import Collator, Row
 from zoo.training.watching import Diverged, WatchedRows, names_of
 
 __all__ = ["train"]

@@ -14,11 +14,11 @@ from zoo.data import Table
 from zoo.ensembling.averaging import averaged, check_alike
 from zoo.errors import ConfigError, UnknownName, nearest
 from zoo.model import Model
-from zoo.training.batches import Collator, SampleRows
 from zoo.training.ensembles import validation_rows
-from zoo.training.evaluation import measure, pick_device
-from zoo.training.tables import read_for
-from zoo.training.targets import columns_of, encode
+from zoo.training.judging.evaluation import measure, pick_device
+from zoo.training.rows.batches import Collator, SampleRows
+from zoo.training.rows.tables import read_for
+from zoo.training.rows.targets import columns_of, encode
 
 __all__ = ["soup"]
 

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from zoo.data import FileSample, Sample, Table
 from zoo.errors import DataError
-from zoo.training.batches import Row
+from zoo.training.rows.batches import Row
 
 __all__ = ["Diverged", "WatchedRows", "check_finite", "names_of", "take_rows"]
 

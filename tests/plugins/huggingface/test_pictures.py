@@ -22,7 +22,7 @@ from zoo.data import FileSample
 from zoo.errors import ConfigError, DataError, ShapeError, ZooError
 from zoo.reference import Reference
 from zoo.spec import InputSpec
-from zoo.training.features import FeatureStore
+from zoo.training.features.store import FeatureStore
 from zoo_huggingface.pictures import Pictures
 from zoo_huggingface.provider import HuggingFaceProvider
 from zoo_huggingface.quiet import quiet

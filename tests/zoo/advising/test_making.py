@@ -16,7 +16,7 @@ from zoo.advising.linear_probe import FOLDS
 from zoo.advising.vectors import frozen_vectors
 from zoo.data import Column, FileSample, Table, TextSample
 from zoo.errors import ConfigError, DataError
-from zoo.training.batches import rows_of
+from zoo.training.rows.batches import rows_of
 
 
 def state(model: zoo.Model) -> dict[str, torch.Tensor]:

@@ -6,11 +6,11 @@ import torch
 import zoo
 from zoo.data import split_table
 from zoo.training import engine
-from zoo.training.averaging import Averaging
-from zoo.training.batches import SampleRows
 from zoo.training.engine import Engine
+from zoo.training.judging.averaging import Averaging
 from zoo.training.learning import learn_features
-from zoo.training.targets import row_targets
+from zoo.training.rows.batches import SampleRows
+from zoo.training.rows.targets import row_targets
 
 PLAIN = {"method": "fine_tuning", "epochs": 2, "batch_size": 8, "lr": 0.01, "device": "cpu"}
 

@@ -10,10 +10,10 @@ import zoo
 from zoo.contracts.method import FROZEN, Method, Plan, StageState
 from zoo.errors import ConfigError
 from zoo.registry import registry
-from zoo.training.batches import Collator, SampleRows
-from zoo.training.groups import parameter_groups, stage_of
-from zoo.training.selection import baselines, combined
-from zoo.training.targets import columns_of, encode
+from zoo.training.judging.selection import baselines, combined
+from zoo.training.planning.groups import parameter_groups, stage_of
+from zoo.training.rows.batches import Collator, SampleRows
+from zoo.training.rows.targets import columns_of, encode
 
 BALANCES = ["uncertainty", "gradnorm", "pcgrad"]
 HEADS = [{"type": "classifier", "name": "kind", "classes": ["a", "b"]}, {"type": "regression", "name": "y"}]

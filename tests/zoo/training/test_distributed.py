@@ -25,9 +25,11 @@ from PIL import Image
 
 import zoo
 from zoo.data import Column, PictureSample, Table, TensorSample
-from zoo.training import checkpointing, engine, features, runfolder
+from zoo.training import engine
 from zoo.training.dividing import DividedBatches
+from zoo.training.features import store as features
 from zoo.training.ranks import Ranks, join
+from zoo.training.resuming import checkpointing, runfolder
 
 VIT = "timm:test_vit?img_size=32"
 KIND = {"type": "classifier", "name": "kind", "classes": ["a", "b"]}

@@ -10,9 +10,10 @@ import zoo
 from zoo.contracts.method import FROZEN, Method, Plan, StageState
 from zoo.errors import ConfigError
 from zoo.testing import check_method
-from zoo.training import engine, judging
-from zoo.training.groups import stage_of
-from zoo.training.history import EpochRow
+from zoo.training import engine
+from zoo.training.judging import epochs
+from zoo.training.judging.history import EpochRow
+from zoo.training.planning.groups import stage_of
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def test_a_method_that_plans_too_few_epochs_is_refused(gradual, model, table):
 def test_an_epoch_is_told_in_one_line():
     row = EpochRow(3, 0.5, 0.25, {"kind": {"accuracy": 0.75, "f1": 0.5}})
 
-    assert judging.describe(row) == (
+    assert epochs.describe(row) == (
         "epoch   3  train loss 0.5000  validation loss 0.2500  kind: accuracy 0.7500 f1 0.5000"
     )
 

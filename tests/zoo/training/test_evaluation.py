@@ -102,8 +102,8 @@ def test_a_setting_that_cannot_be_used_is_one_sentence(model, table, settings, s
 def test_the_loss_of_a_data_set_is_its_mean_over_batches_of_any_size(model, table):
     from torch.utils.data import DataLoader
 
-    from zoo.training.batches import Collator, SampleRows
-    from zoo.training.evaluation import measure
+    from zoo.training.judging.evaluation import measure
+    from zoo.training.rows.batches import Collator, SampleRows
 
     one, data = model(), table()
     targets = {"kind": one.task("kind").encode(data.column("kind").values)}

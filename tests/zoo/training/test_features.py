@@ -12,7 +12,7 @@ import zoo
 from zoo.contracts.features import Features, Want
 from zoo.data import BytesSample, PictureSample, Sample, TensorSample
 from zoo.errors import DataError
-from zoo.training.features import FeatureStore, StoredFeatures, from_flat, to_flat
+from zoo.training.features.store import FeatureStore, StoredFeatures, from_flat, to_flat
 
 CPU = torch.device("cpu")
 
@@ -187,7 +187,7 @@ def test_a_cache_that_is_a_file_is_no_reason_to_stop(model, table, tmp_path, mon
 
 
 def test_a_full_disk_is_no_reason_to_stop_and_leaves_nothing_behind(store, draw, monkeypatch):
-    from zoo.training import shards
+    from zoo.training.features import shards
 
     def full(tensors, path, metadata):
         Path(path).write_bytes(b"half")
@@ -201,7 +201,7 @@ def test_a_full_disk_is_no_reason_to_stop_and_leaves_nothing_behind(store, draw,
 
 
 def test_many_pictures_are_written_in_shards_of_bounded_size(store, draw, monkeypatch):
-    from zoo.training import features
+    from zoo.training.features import store as features
 
     monkeypatch.setattr(features, "SHARD_ROWS", 4)
     one = store()

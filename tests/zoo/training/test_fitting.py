@@ -14,8 +14,8 @@ import zoo
 from zoo.data import DatasetSample, TensorSample
 from zoo.errors import ConfigError, DataError, TrainingError, UnknownName
 from zoo.training import fitting
-from zoo.training.batches import SampleRows
-from zoo.training.history import History
+from zoo.training.judging.history import History
+from zoo.training.rows.batches import SampleRows
 
 FROZEN = {"method": "feature_extraction", "epochs": 3, "batch_size": 8, "lr": 0.02, "device": "cpu"}
 

@@ -10,7 +10,7 @@ from zoo.contracts.method import FROZEN, Plan, StageState
 from zoo.errors import ConfigError, UnknownName
 from zoo.training import engine
 from zoo.training.following import follow
-from zoo.training.groups import stage_of
+from zoo.training.planning.groups import stage_of
 
 RUN = {"batch_size": 8, "device": "cpu", "warmup": 0.0, "schedule": "constant", "lr": 0.05, "validation": 0.25}
 STAGES = ("stem", "s1", "s2", "s3", "s4", "post")

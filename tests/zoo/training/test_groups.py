@@ -11,8 +11,8 @@ import zoo
 from zoo.contracts.method import FROZEN, Plan, StageState
 from zoo.errors import ConfigError
 from zoo.registry import registry
-from zoo.training.groups import check_groups, outlines, parameter_groups, slots, stage_of, trained_names
-from zoo.training.optimizers import make_optimizer
+from zoo.training.planning.groups import check_groups, outlines, parameter_groups, slots, stage_of, trained_names
+from zoo.training.planning.optimizers import make_optimizer
 
 STAGES = ("stem", "s1", "s2", "s3", "s4", "post")
 

@@ -10,12 +10,13 @@ import torch
 import zoo
 from zoo.data import PictureSample, TensorSample
 from zoo.errors import ConfigError
-from zoo.training import datasets, evicting
-from zoo.training.evicting import cache_limit, hold, make_room
-from zoo.training.features import FeatureStore, digests_of
-from zoo.training.passes import PrefixPass, WholePass
-from zoo.training.prefixes import find_prefix
-from zoo.training.replay import Prefix
+from zoo.training import datasets
+from zoo.training.features import evicting
+from zoo.training.features.evicting import cache_limit, hold, make_room
+from zoo.training.features.passes import PrefixPass, WholePass
+from zoo.training.features.prefixes import find_prefix
+from zoo.training.features.replay import Prefix
+from zoo.training.features.store import FeatureStore, digests_of
 
 CPU = torch.device("cpu")
 PARTIAL = {"method": "fine_tuning", "freeze": "s2", "epochs": 2, "batch_size": 8, "device": "cpu", "seed": 1}

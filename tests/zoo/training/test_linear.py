@@ -11,7 +11,7 @@ from zoo.contracts.features import Features
 from zoo.data import Column, Table, TensorSample
 from zoo.errors import ConfigError, UnknownName
 from zoo.preprocessing import Preprocessing
-from zoo.training.linear import first_layers, scale_of, standardised
+from zoo.training.linear.layers import first_layers, scale_of, standardised
 
 SOLVE = {"method": "feature_extraction", "solver": "lbfgs", "device": "cpu", "validation": 0.0, "seed": 0}
 ROWS = 60

@@ -18,10 +18,10 @@ from zoo.contracts.masks import MISSING
 from zoo.data import Column, Table
 from zoo.errors import ConfigError, DataError, UnknownName
 from zoo.model import Model
-from zoo.training import masks as target_masks
-from zoo.training.batches import Collator, SampleRows, ViewRows
-from zoo.training.masks import MaskTargets, stacked_targets
-from zoo.training.targets import columns_of, encode, row_targets
+from zoo.training.rows import masks as target_masks
+from zoo.training.rows.batches import Collator, SampleRows, ViewRows
+from zoo.training.rows.masks import MaskTargets, stacked_targets
+from zoo.training.rows.targets import columns_of, encode, row_targets
 
 NAMES = ["ground", "red", "blue"]
 COLOURS = np.array([[0, 0, 0], [230, 30, 30], [30, 30, 230]])

@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 import zoo
 from zoo.errors import ConfigError
 from zoo.training.engine import Objective
-from zoo.training.mixing import Mixing
+from zoo.training.rows.mixing import Mixing
 
 RUN = {"epochs": 2, "batch_size": 8, "device": "cpu"}
 

@@ -12,7 +12,7 @@ from timm.optim import param_groups_layer_decay
 import zoo
 from zoo.errors import ConfigError, UnknownName
 from zoo.training import engine
-from zoo.training.optimizers import REFUSED, check_optimizer, make_optimizer, optimizers
+from zoo.training.planning.optimizers import REFUSED, check_optimizer, make_optimizer, optimizers
 
 RUN = {"epochs": 2, "batch_size": 8, "device": "cpu", "validation": 0, "warmup": 0.0}
 EVERY = sorted(

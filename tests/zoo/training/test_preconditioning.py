@@ -2,7 +2,7 @@
 
 import torch
 
-from zoo.training.preconditioning import CURVATURE, ROWS, directions_of
+from zoo.training.linear.preconditioning import CURVATURE, ROWS, directions_of
 
 
 def features(variances, rows=256):

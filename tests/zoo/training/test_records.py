@@ -12,9 +12,9 @@ from transformers.integrations import integration_utils
 
 import zoo
 from zoo.errors import ConfigError, PluginError, UnknownName
-from zoo.training import reporting
-from zoo.training.history import EpochRow, History
-from zoo.training.records import write_records
+from zoo.training.judging import reporting
+from zoo.training.judging.history import EpochRow, History
+from zoo.training.judging.records import write_records
 
 PLAIN = {"method": "feature_extraction", "epochs": 3, "batch_size": 8, "device": "cpu"}
 ROWS = [

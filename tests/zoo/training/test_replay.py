@@ -8,9 +8,9 @@ from torch import nn
 
 import zoo
 from zoo.contracts.features import Want
-from zoo.training.flat import to_flat
-from zoo.training.prefixes import NoPrefix, find_prefix, frozen_below
-from zoo.training.replay import playing, record
+from zoo.training.features.flat import to_flat
+from zoo.training.features.prefixes import NoPrefix, find_prefix, frozen_below
+from zoo.training.features.replay import playing, record
 
 
 def built(reference):

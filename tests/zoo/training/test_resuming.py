@@ -307,7 +307,7 @@ def test_other_classes_heads_and_backbones_are_refused(kept, model, rows):
 
 def test_another_number_of_processes_is_refused(kept, two_heads, rows, monkeypatch):
     _, _, folder = kept(every=None)
-    monkeypatch.setattr("zoo.training.identity.world_size", lambda: 4)
+    monkeypatch.setattr("zoo.training.resuming.identity.world_size", lambda: 4)
 
     with pytest.raises(ConfigError, match="number of processes 1, and this one has 4"):
         zoo.fit(two_heads(), rows(), checkpoint=folder, resume=True, **PLAIN)
@@ -369,7 +369,7 @@ def test_a_checkpoint_is_a_bundle_that_verifies_and_gives_the_model_at_that_poin
     method, two_heads, rows, tmp_path, state, same, monkeypatch
 ):
     seen = {}
-    save = zoo.training.checkpointing.Keeper.save
+    save = zoo.training.resuming.checkpointing.Keeper.save
 
     def spy(keeper, engine):
         inputs = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
@@ -378,7 +378,7 @@ def test_a_checkpoint_is_a_bundle_that_verifies_and_gives_the_model_at_that_poin
             seen[engine.state.global_step] = keeper._model(inputs)
         save(keeper, engine)
 
-    monkeypatch.setattr(zoo.training.checkpointing.Keeper, "save", spy)
+    monkeypatch.setattr(zoo.training.resuming.checkpointing.Keeper, "save", spy)
     zoo.fit(two_heads(), rows(), checkpoint=tmp_path / "run", keep_checkpoints=9, **{**PLAIN, "method": method})
 
     assert len(seen) == 2

@@ -7,8 +7,8 @@ import torch
 
 import zoo
 from zoo.errors import ConfigError
-from zoo.training import batches
-from zoo.training.sampling import BalancedRows, balanced_task, row_weights
+from zoo.training.rows import batches
+from zoo.training.rows.sampling import BalancedRows, balanced_task, row_weights
 
 RUN = {"epochs": 2, "batch_size": 8, "device": "cpu"}
 

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import (
 
 from zoo.contracts.method import FROZEN, Plan, StageState
 from zoo.errors import ConfigError, UnknownName
-from zoo.training.schedules import SCHEDULES, Rates, check_schedule, make_scheduler, rates_of, renew, shape_of
+from zoo.training.planning.schedules import SCHEDULES, Rates, check_schedule, make_scheduler, rates_of, renew, shape_of
 
 HEADS = {"stage": "heads", "block": 0, "blocks": 1, "part": "all"}
 STAGE = {"stage": "main.s1", "block": 0, "blocks": 1, "part": "all"}

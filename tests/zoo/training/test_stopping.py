@@ -14,7 +14,7 @@ from zoo.bundle import staging
 from zoo.data import Table, TensorSample
 from zoo.errors import DataError, TrainingError
 from zoo.training.engine import Engine
-from zoo.training.interrupting import Interrupted
+from zoo.training.resuming.interrupting import Interrupted
 
 PLAIN = {"method": "fine_tuning", "epochs": 3, "batch_size": 8, "device": "cpu"}
 

@@ -16,7 +16,7 @@ from zoo.cli.arguments import read_augmentation
 from zoo.data import Column, PictureSample, Preparer, Table
 from zoo.errors import ConfigError, DataError, ShapeError, UnknownName
 from zoo.training import fitting
-from zoo.training.batches import Collator, SampleRows, ViewRows, view_seed
+from zoo.training.rows.batches import Collator, SampleRows, ViewRows, view_seed
 
 ROWS = 8
 

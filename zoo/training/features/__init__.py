@@ -1,0 +1,1 @@
+"""Frozen features and prefixes: computed once, checked, kept and given again."""

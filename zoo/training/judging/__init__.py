@@ -1,0 +1,1 @@
+"""What came of an epoch: metrics, history, the best weights, averages, costs and trackers."""

@@ -1,0 +1,1 @@
+"""Heads that learn on kept features: which are linear, standardised, solved at once."""

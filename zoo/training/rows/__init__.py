@@ -1,0 +1,1 @@
+"""Rows: from a table to batches and targets, drawn and mixed."""
