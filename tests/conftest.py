@@ -7,6 +7,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported
 os.environ["OMP_NUM_THREADS"] = "1"  # for child processes, whose sums must round as ours do
 
+import signal
 import sys
 import types
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from zoo.catalog import catalog_of
 from zoo.hooks import hookimpl
 from zoo.registry import Plugin, Registry, registry
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job of a shell's background, and then in each child
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # the runner has as many processes as there are cores
 
 

@@ -34,6 +34,7 @@ def pack(value: Any, where: str) -> tuple[Any, dict[str, Tensor]]:
         BundleError: If there is anything else in it; the message has its path.
 
     Example:
+        >>> import torch
         >>> tree, tensors = pack({0: (torch.zeros(2), 0.5)}, "state")
         >>> tree, list(tensors)
         ({'dict': [[0, {'tuple': [{'tensor': 'state/0/0'}, 0.5]}]]}, ['state/0/0'])

@@ -92,8 +92,10 @@ def test_heads_are_given_by_type_by_name_and_as_json(zoo, pets, tmp_path):
 
 @pytest.mark.slow
 def test_a_setting_of_the_method_and_of_the_run_is_passed_on(zoo, pets, tmp_path):
-    told = zoo("fit", pets, "--out", tmp_path / "model", *TINY, "--set", "warmup=0.25", "--seed", "3", "--json").json
+    options = ("--method", "fine_tuning", "--set", "backbone_lr_scale=0.5", "--warmup", "0.25", "--seed", "3", "--json")
+    told = zoo("fit", pets, "--out", tmp_path / "model", *TINY, *options).json
 
+    assert told["settings"]["backbone_lr_scale"] == 0.5
     assert told["settings"]["warmup"] == 0.25
     assert told["settings"]["seed"] == 3
 

@@ -56,9 +56,9 @@ def test_the_model_ends_with_the_moving_average_of_its_weights(model, table, ste
 def test_epochs_are_judged_by_the_average_and_training_goes_on_with_the_weights(model, table, monkeypatch, steps):
     judged, measure = [], engine.measure
 
-    def spy(one, *rest):
+    def spy(one, *rest, **more):
         judged.append({key: value.clone() for key, value in one.state_dict().items()})
-        return measure(one, *rest)
+        return measure(one, *rest, **more)
 
     monkeypatch.setattr(engine, "measure", spy)
 

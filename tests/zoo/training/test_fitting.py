@@ -4,6 +4,7 @@ import inspect
 import json
 import logging
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -100,10 +101,13 @@ def test_one_seed_gives_one_result_and_another_another(model, table, state, same
 
     (weights, epochs), (again, epochs_again), (other, other_epochs) = run(1), run(1), run(2)
 
+    def told(rows):
+        return [replace(row, seconds=0.0, memory=0) for row in rows]
+
     assert same(weights, again)
-    assert epochs == epochs_again
+    assert told(epochs) == told(epochs_again)
     assert not same(weights, other)
-    assert epochs != other_epochs
+    assert told(epochs) != told(other_epochs)
 
 
 def test_that_the_global_generators_are_seeded_is_written_down(model, table):
@@ -259,7 +263,7 @@ def test_a_metric_that_is_not_a_number_is_never_the_best(model, table, monkeypat
 
     found = iter([float("nan"), 0.5, 0.25])
 
-    def measured(model, *_):
+    def measured(model, *_, **__):
         return 1.0, {"kind": {"balanced_accuracy": next(found)}}
 
     monkeypatch.setattr(engine, "measure", measured)

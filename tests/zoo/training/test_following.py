@@ -22,9 +22,9 @@ def snapshots(monkeypatch):
     taken = []
     measure = engine.measure
 
-    def spy(model, *rest):
+    def spy(model, *rest, **more):
         taken.append({key: value.clone() for key, value in model.state_dict().items()})
-        return measure(model, *rest)
+        return measure(model, *rest, **more)
 
     monkeypatch.setattr(engine, "measure", spy)
     return taken
