@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zoo.cli.arguments import read_head, read_weights
-from zoo.cli.options import AsJson, Device, ImageColumn, Strict
+from zoo.cli.options import (
+    AsJson,
+    Backbone,
+    Device,
+    Heads,
+    ImageColumn,
+    Inputs,
+    Share,
+    StreamNames,
+    Strict,
+    Targets,
+    Weights,
+)
 from zoo.cli.output import note, say, say_json, say_table, speaks
 from zoo.cli.training import Data, Streams
 from zoo.errors import ConfigError
@@ -31,26 +43,19 @@ EXAMPLES = (
 @speaks
 def advise(
     data: Data,
-    backbone: Annotated[str | None, typer.Option(metavar="REF", help="Backbone, such as timm:mobilenetv3.")] = None,
-    stream: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=REF", help="A stream and its backbone. Repeatable.")
-    ] = None,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option("--input", metavar="NAME", help="The input of all streams, or STREAM=NAME. Repeatable."),
-    ] = None,
-    share: Annotated[
-        list[str] | None, typer.Option(metavar="NEW=STREAM", help="A stream on another's module. Repeatable.")
-    ] = None,
-    head: Annotated[list[str] | None, typer.Option(metavar="SPEC", help="TYPE, NAME=TYPE or JSON. Repeatable.")] = None,
-    target: Annotated[list[str] | None, typer.Option(metavar="COL", help="Column to learn. Repeatable.")] = None,
+    backbone: Backbone = None,
+    stream: StreamNames = None,
+    inputs: Inputs = None,
+    share: Share = None,
+    head: Heads = None,
+    target: Targets = None,
     rows: Annotated[int, typer.Option(min=20, metavar="N", help="Most rows whose features are measured.")] = 1000,
     probe: Annotated[
         bool, typer.Option("--probe/--no-probe", help="Fine-tune a copy for a minute at most, to see what moves.")
     ] = True,
     seed: Annotated[int, typer.Option(min=0, help="Seed of rows, folds and random weights.")] = 0,
     device: Device = "auto",
-    weights: Annotated[str, typer.Option(help="pretrained, none, or a safetensors file.")] = "pretrained",
+    weights: Weights = "pretrained",
     image: ImageColumn = None,
     split: Annotated[
         str | None, typer.Option("--split", "--split-column", metavar="COL", help="Column of train, validation, test.")

@@ -7,7 +7,28 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["AsJson", "BatchSize", "Bundle", "BundleAt", "Device", "ImageColumn", "Name", "Strict"]
+__all__ = [
+    "AsJson",
+    "Backbone",
+    "BatchSize",
+    "Bundle",
+    "BundleAt",
+    "Device",
+    "Epochs",
+    "Heads",
+    "ImageColumn",
+    "Inputs",
+    "Masks",
+    "MethodSettings",
+    "Name",
+    "Rate",
+    "Seed",
+    "Share",
+    "StreamNames",
+    "Strict",
+    "Targets",
+    "Weights",
+]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Pictures in one pass.")]
@@ -17,3 +38,26 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
 ImageColumn = Annotated[str | None, typer.Option("--image", metavar="COL", help="Column of the pictures.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A backbone, such as timm:mobilenetv3.", show_default=False)]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first unreadable picture.")]
+
+# of the commands that train a model, or look at how one would be trained
+Backbone = Annotated[str | None, typer.Option(metavar="REF", help="Backbone, such as timm:mobilenetv3.")]
+Epochs = Annotated[int, typer.Option(min=1, help="Passes over the training rows.")]
+Heads = Annotated[list[str] | None, typer.Option(metavar="SPEC", help="TYPE, NAME=TYPE or JSON. Repeatable.")]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option("--input", metavar="NAME", help="The input of all streams, or STREAM=NAME. Repeatable."),
+]
+Masks = Annotated[list[str] | None, typer.Option(metavar="COL", help="Column of masks, for segmentation. Repeatable.")]
+MethodSettings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Setting of the method. Repeatable.")
+]
+Rate = Annotated[float, typer.Option(help="Highest learning rate of the heads.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of new weights, split, order and dropout.")]
+Share = Annotated[
+    list[str] | None, typer.Option(metavar="NEW=STREAM", help="A stream on another's module. Repeatable.")
+]
+StreamNames = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=REF", help="A stream and its backbone. Repeatable.")
+]
+Targets = Annotated[list[str] | None, typer.Option(metavar="COL", help="Column to learn. Repeatable.")]
+Weights = Annotated[str, typer.Option(help="pretrained, none, or a safetensors file.")]

@@ -10,7 +10,20 @@ import typer
 from zoo.advising import AUTO
 from zoo.cli.arguments import read_head, read_settings
 from zoo.cli.optimizing import OptimizerName, OptimizerSettings, ScheduleName, ScheduleSettings, Warmup, WeightDecay
-from zoo.cli.options import AsJson, ImageColumn
+from zoo.cli.options import (
+    AsJson,
+    Backbone,
+    Epochs,
+    Heads,
+    ImageColumn,
+    Inputs,
+    Masks,
+    MethodSettings,
+    Rate,
+    Share,
+    StreamNames,
+    Targets,
+)
 from zoo.cli.output import note, say_json, say_table, speaks
 from zoo.cli.runfile import take_file
 from zoo.cli.training import Streams
@@ -30,32 +43,21 @@ DATA = "Data whose labels decide the heads; a classifier of two classes by defau
 def plan(
     context: typer.Context,
     data: Annotated[str | None, typer.Argument(metavar="DATA", help=DATA, show_default=False)] = None,
-    backbone: Annotated[str | None, typer.Option(metavar="REF", help="Backbone, such as timm:mobilenetv3.")] = None,
+    backbone: Backbone = None,
     file: Annotated[  # its options are known before the others are read
         Path | None,
         typer.Option(is_eager=True, callback=take_file, metavar="FILE", help="Options as YAML or JSON; zoo schema."),
     ] = None,
-    stream: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=REF", help="A stream and its backbone. Repeatable.")
-    ] = None,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option("--input", metavar="NAME", help="The input of all streams, or STREAM=NAME. Repeatable."),
-    ] = None,
-    share: Annotated[
-        list[str] | None, typer.Option(metavar="NEW=STREAM", help="A stream on another's module. Repeatable.")
-    ] = None,
-    head: Annotated[list[str] | None, typer.Option(metavar="SPEC", help="TYPE, NAME=TYPE or JSON. Repeatable.")] = None,
-    target: Annotated[list[str] | None, typer.Option(metavar="COL", help="Column to learn. Repeatable.")] = None,
-    mask: Annotated[
-        list[str] | None, typer.Option(metavar="COL", help="Column of masks, for segmentation. Repeatable.")
-    ] = None,
+    stream: StreamNames = None,
+    inputs: Inputs = None,
+    share: Share = None,
+    head: Heads = None,
+    target: Targets = None,
+    mask: Masks = None,
     method: Annotated[str, typer.Option(help="Training method; zoo list --methods.")] = "fine_tuning",
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Setting of the method. Repeatable.")
-    ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training rows.")] = 10,
-    lr: Annotated[float, typer.Option(help="Highest learning rate of the heads.")] = 1e-3,
+    settings: MethodSettings = None,
+    epochs: Epochs = 10,
+    lr: Rate = 1e-3,
     weight_decay: WeightDecay = 0.01,
     warmup: Warmup = None,
     optimizer: OptimizerName = "adamw",
@@ -72,7 +74,7 @@ def plan(
     import zoo
     from zoo.training.rows.tables import input_columns
 
-    streams = Streams.of(backbone, stream or (), inputs or (), share or ())
+    streams = Streams.of(backbone, stream or (), inputs or (), share or (), command="zoo plan")
     if method == AUTO:
         raise ConfigError("zoo plan shows the plan of a method by name; zoo advise DATA says which auto would take.")
     if head and target:

@@ -10,7 +10,23 @@ import typer
 
 from zoo.cli.arguments import read_augmentation, read_head, read_settings, read_weights
 from zoo.cli.optimizing import OptimizerName, OptimizerSettings, WeightDecay
-from zoo.cli.options import AsJson, BatchSize, Device, ImageColumn, Strict
+from zoo.cli.options import (
+    AsJson,
+    Backbone,
+    BatchSize,
+    Device,
+    Heads,
+    ImageColumn,
+    Inputs,
+    Masks,
+    MethodSettings,
+    Seed,
+    Share,
+    StreamNames,
+    Strict,
+    Targets,
+    Weights,
+)
 from zoo.cli.output import note, say, say_json, speaks
 from zoo.cli.training import DATA, Streams
 from zoo.errors import ConfigError
@@ -27,26 +43,15 @@ EXAMPLES = (
 def find_lr(
     context: typer.Context,
     data: Annotated[str, typer.Argument(metavar="DATA", help=DATA)],
-    backbone: Annotated[str | None, typer.Option(metavar="REF", help="Backbone, such as timm:mobilenetv3.")] = None,
-    stream: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=REF", help="A stream and its backbone. Repeatable.")
-    ] = None,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option("--input", metavar="NAME", help="The input of all streams, or STREAM=NAME. Repeatable."),
-    ] = None,
-    share: Annotated[
-        list[str] | None, typer.Option(metavar="NEW=STREAM", help="A stream on another's module. Repeatable.")
-    ] = None,
-    head: Annotated[list[str] | None, typer.Option(metavar="SPEC", help="TYPE, NAME=TYPE or JSON. Repeatable.")] = None,
-    target: Annotated[list[str] | None, typer.Option(metavar="COL", help="Column to learn. Repeatable.")] = None,
-    mask: Annotated[
-        list[str] | None, typer.Option(metavar="COL", help="Column of masks, for segmentation. Repeatable.")
-    ] = None,
+    backbone: Backbone = None,
+    stream: StreamNames = None,
+    inputs: Inputs = None,
+    share: Share = None,
+    head: Heads = None,
+    target: Targets = None,
+    mask: Masks = None,
     method: Annotated[str, typer.Option(help="Training method; zoo list --methods.")] = "fine_tuning",
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Setting of the method. Repeatable.")
-    ] = None,
+    settings: MethodSettings = None,
     steps: Annotated[int, typer.Option(min=10, help="Steps from the lowest rate to the highest.")] = 100,
     lowest: Annotated[float, typer.Option(help="The heads' learning rate in the first step.")] = 1e-6,
     highest: Annotated[float, typer.Option(help="The heads' learning rate in the last step.")] = 1.0,
@@ -54,7 +59,7 @@ def find_lr(
     weight_decay: WeightDecay = 0.01,
     optimizer: OptimizerName = "adamw",
     optimizer_settings: OptimizerSettings = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of new weights, split, order and dropout.")] = 0,
+    seed: Seed = 0,
     device: Device = "auto",
     validation: Annotated[float, typer.Option(help="Share of the rows that is left out, as zoo fit does.")] = 0.2,
     augmentation: Annotated[
@@ -66,7 +71,7 @@ def find_lr(
     freeze_norms: Annotated[
         bool, typer.Option("--freeze-norms", help="Norms keep their running statistics, whatever trains.")
     ] = False,
-    weights: Annotated[str, typer.Option(help="pretrained, none, or a safetensors file.")] = "pretrained",
+    weights: Weights = "pretrained",
     image: ImageColumn = None,
     split: Annotated[
         str | None, typer.Option("--split", "--split-column", metavar="COL", help="Column of train, validation, test.")
@@ -79,7 +84,7 @@ def find_lr(
     import zoo
     from zoo.training.rows.tables import input_columns
 
-    streams = Streams.of(backbone, stream or (), inputs or (), share or ())
+    streams = Streams.of(backbone, stream or (), inputs or (), share or (), command="zoo find-lr")
     if head and target:
         raise ConfigError("--head names the column of each head itself; leave --target out.")
     own = read_settings(settings or (), taken={*context.params, "model", "data"})

@@ -15,7 +15,26 @@ from zoo.advising import AUTO
 from zoo.cli.again import typed_again
 from zoo.cli.arguments import check_target, read_augmentation, read_head, read_pairs, read_settings, read_weights
 from zoo.cli.optimizing import OptimizerName, OptimizerSettings, ScheduleName, ScheduleSettings, Warmup, WeightDecay
-from zoo.cli.options import AsJson, BatchSize, BundleAt, Device, ImageColumn, Strict
+from zoo.cli.options import (
+    AsJson,
+    Backbone,
+    BatchSize,
+    BundleAt,
+    Device,
+    Epochs,
+    Heads,
+    ImageColumn,
+    Inputs,
+    Masks,
+    MethodSettings,
+    Rate,
+    Seed,
+    Share,
+    StreamNames,
+    Strict,
+    Targets,
+    Weights,
+)
 from zoo.cli.output import note, say, say_json, say_table, speaks
 from zoo.cli.runfile import take_file
 from zoo.errors import ConfigError
@@ -112,34 +131,23 @@ class Streams:
 def fit(
     context: typer.Context,
     data: Annotated[str | None, typer.Argument(metavar="DATA", help=DATA, show_default=False)] = None,
-    backbone: Annotated[str | None, typer.Option(metavar="REF", help="Backbone, such as timm:mobilenetv3.")] = None,
+    backbone: Backbone = None,
     out: Annotated[str | None, typer.Option(metavar="BUNDLE", help="Folder or URL of the new bundle.")] = None,
     file: Annotated[  # its options are known before the others are read
         Path | None,
         typer.Option(is_eager=True, callback=take_file, metavar="FILE", help="Options as YAML or JSON; zoo schema."),
     ] = None,
-    stream: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=REF", help="A stream and its backbone. Repeatable.")
-    ] = None,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option("--input", metavar="NAME", help="The input of all streams, or STREAM=NAME. Repeatable."),
-    ] = None,
-    share: Annotated[
-        list[str] | None, typer.Option(metavar="NEW=STREAM", help="A stream on another's module. Repeatable.")
-    ] = None,
-    head: Annotated[list[str] | None, typer.Option(metavar="SPEC", help="TYPE, NAME=TYPE or JSON. Repeatable.")] = None,
-    target: Annotated[list[str] | None, typer.Option(metavar="COL", help="Column to learn. Repeatable.")] = None,
-    mask: Annotated[
-        list[str] | None, typer.Option(metavar="COL", help="Column of masks, for segmentation. Repeatable.")
-    ] = None,
+    stream: StreamNames = None,
+    inputs: Inputs = None,
+    share: Share = None,
+    head: Heads = None,
+    target: Targets = None,
+    mask: Masks = None,
     method: Annotated[str, typer.Option(help="Training method, or auto; zoo list --methods.")] = "fine_tuning",
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Setting of the method. Repeatable.")
-    ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training rows.")] = 10,
+    settings: MethodSettings = None,
+    epochs: Epochs = 10,
     batch_size: BatchSize = 32,
-    lr: Annotated[float, typer.Option(help="Highest learning rate of the heads.")] = 1e-3,
+    lr: Rate = 1e-3,
     weight_decay: WeightDecay = 0.01,
     warmup: Warmup = None,
     optimizer: OptimizerName = "adamw",
@@ -148,7 +156,7 @@ def fit(
     schedule_settings: ScheduleSettings = None,
     clip: Annotated[float, typer.Option(min=0, help="Largest norm of the gradient; 0 for any.")] = 1.0,
     accumulate: Annotated[int, typer.Option(min=1, metavar="N", help="Batches whose gradients make one step.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of new weights, split, order and dropout.")] = 0,
+    seed: Seed = 0,
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16.")] = "auto",
     validation: Annotated[float, typer.Option(help="Share of the rows to choose the best epoch by; 0 for none.")] = 0.2,
@@ -186,7 +194,7 @@ def fit(
     compile: Annotated[
         bool, typer.Option("--compile", help="Train through torch.compile; the bundle is as without.")
     ] = False,
-    weights: Annotated[str, typer.Option(help="pretrained, none, or a safetensors file.")] = "pretrained",
+    weights: Weights = "pretrained",
     image: ImageColumn = None,
     split: Annotated[
         str | None, typer.Option("--split", "--split-column", metavar="COL", help="Column of train, validation, test.")

@@ -8,6 +8,7 @@ import torch
 import zoo
 from zoo.data import Column, Table, TensorSample
 from zoo.model import Model
+from zoo.training import engine
 
 ROWS = 40
 
@@ -73,3 +74,17 @@ def same() -> Callable[..., bool]:
         return one.keys() == other.keys() and all(torch.equal(value, other[key]) for key, value in one.items())
 
     return equal
+
+
+@pytest.fixture
+def snapshots(monkeypatch):
+    """Copy the model's state at the end of each epoch."""
+    taken = []
+    measure = engine.measure
+
+    def spy(model, *rest, **more):
+        taken.append({key: value.clone() for key, value in model.state_dict().items()})
+        return measure(model, *rest, **more)
+
+    monkeypatch.setattr(engine, "measure", spy)
+    return taken

@@ -55,20 +55,6 @@ def gradual(registry_with):
     )
 
 
-@pytest.fixture
-def snapshots(monkeypatch):
-    """Copy the model's state at the end of each epoch."""
-    taken = []
-    measure = engine.measure
-
-    def spy(model, *rest, **more):
-        taken.append({key: value.clone() for key, value in model.state_dict().items()})
-        return measure(model, *rest, **more)
-
-    monkeypatch.setattr(engine, "measure", spy)
-    return taken
-
-
 SETTINGS = {"method": "gradual", "epochs": 4, "batch_size": 8, "device": "cpu", "warmup": 0.0}
 
 

@@ -16,20 +16,6 @@ RUN = {"batch_size": 8, "device": "cpu", "warmup": 0.0, "schedule": "constant", 
 STAGES = ("stem", "s1", "s2", "s3", "s4", "post")
 
 
-@pytest.fixture
-def snapshots(monkeypatch):
-    """Copy the model's state at the end of each epoch."""
-    taken = []
-    measure = engine.measure
-
-    def spy(model, *rest, **more):
-        taken.append({key: value.clone() for key, value in model.state_dict().items()})
-        return measure(model, *rest, **more)
-
-    monkeypatch.setattr(engine, "measure", spy)
-    return taken
-
-
 def changes(before, after):
     return {key for key in before if not torch.equal(before[key], after[key])}
 
