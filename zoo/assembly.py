@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from zoo.catalog import list_backbones, resolve
 from zoo.contracts.backbone import Backbone, check_want
@@ -179,10 +180,13 @@ def _named(backbone: BackboneLike) -> dict[str, str | Reference | Backbone]:
     """Give the streams by name.
 
     Raises:
-        ConfigError: If one is a backbone that a provider built.
+        ConfigError: If one is a backbone that a provider built, or none of what a backbone may be.
     """
-    named = {MAIN: backbone} if isinstance(backbone, (str, Reference, Backbone)) else dict(backbone)
+    named = dict(backbone) if isinstance(backbone, Mapping) else {MAIN: backbone}
     for given in named.values():
+        if not isinstance(given, (str, Reference, Backbone)):
+            hint = "(module, inputs=…)" if isinstance(given, nn.Module) else ", or a dict of them by stream"
+            raise ConfigError(f"A backbone must be a reference or come of zoo.wrap{hint}, got {type(given).__name__}.")
         if isinstance(given, Backbone) and not isinstance(given, WrappedBackbone):
             raise ConfigError(
                 f"A backbone must be a reference or come of zoo.wrap; give {given.spec.reference!r} itself."

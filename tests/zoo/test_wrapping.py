@@ -341,10 +341,57 @@ def test_an_output_that_is_no_feature_is_refused(what, message):
         zoo.wrap(Gives(what), inputs=images())
 
 
+def test_a_net_that_takes_vectors_of_one_length_says_so_and_one_that_takes_any_does_not():
+    net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 4))
+    x = torch.randn(3, 6)
+    backbone = zoo.wrap(net, inputs=x)
+
+    assert backbone.spec.inputs[0].fixed_length
+    assert torch.equal(backbone(x).pooled, net(x))
+    with pytest.raises(zoo.ShapeError, match="takes 6 samples only, got 7"):
+        backbone(torch.randn(3, 7))
+
+    pooled = nn.Sequential(nn.Unflatten(1, (1, -1)), nn.AdaptiveAvgPool1d(4), nn.Flatten(), nn.Linear(4, 4))
+    free = zoo.wrap(pooled, inputs=x)
+
+    assert not free.spec.inputs[0].fixed_length
+    assert free(torch.randn(3, 70)).pooled.shape == (3, 4)
+
+
+class Dropping(nn.Module):
+    """A net that drops what its last layer gives, without a module that does so."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+
+    def forward(self, x):
+        return nn.functional.dropout(self.conv(x), 0.5, self.training)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_what_a_net_does_itself_after_its_last_layer_reaches_the_features_in_training_alone(training):
+    net, x = Dropping(), images(16)
+    backbone = zoo.wrap(net, inputs=x).train(training)
+    torch.manual_seed(5)
+    expected = net(x).mean(dim=(2, 3))
+    torch.manual_seed(5)
+
+    assert torch.equal(backbone(x).pooled, expected)
+    assert torch.equal(backbone(x).pooled, backbone(x).pooled) is not training
+
+
 def test_a_backbone_and_what_is_no_module_are_not_wrapped():
     for wrong in (zoo.wrap(Cnn(), inputs=images()), "resnet", Cnn):
         with pytest.raises(zoo.ConfigError, match="takes a torch module"):
             zoo.wrap(wrong, inputs=images())
+
+
+@pytest.mark.parametrize(("wrong", "words"), [(Cnn(), r"zoo.wrap\(module, inputs=…\), got Cnn"), (7, "got int")])
+def test_a_module_that_was_not_wrapped_and_what_is_none_are_refused_as_backbones(wrong, words):
+    for given in (wrong, {"left": wrong}):
+        with pytest.raises(zoo.ConfigError, match=words):
+            zoo.build(given, heads=[zoo.head("classifier", classes=["a", "b"])])
 
 
 def test_a_wrong_size_channel_or_dtype_is_refused_before_the_module_sees_it():

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from zoo.contracts.examples import LENGTHS, example_input
 from zoo.errors import ConfigError
 from zoo.spec import InputSpec
 from zoo.wrapping.backbone import Layout
@@ -55,10 +56,11 @@ def look(
     layout: Layout | None,
     prefix: int | None,
 ) -> Look:
-    """Run the module on the example and, for pictures, on one that is twice as high."""
+    """Run the module on the example and, for pictures, on one that is twice as high; for others, on another length."""
     own = next(module.parameters(), torch.zeros(()))
     tensors = {k: t.to(own.device, own.dtype if t.is_floating_point() else t.dtype) for k, t in example.items()}
     first = _run(module, tensors, keywords)
+    entries = _with_lengths(module, entries, tensors, keywords)
     other, sizes = None, None
     if entries[0].kind == "image" and len(entries) == 1:
         main = tensors[entries[0].name]
@@ -73,6 +75,25 @@ def look(
         sizes = Sizes((height, width), None if other is None else (2 * height, width))
     grids = frozenset((shape[2], shape[3]) for shape in first.shapes.values() if len(shape) == 4)
     return Look(entries, keywords, first, other, sizes, layout, prefix, grids)
+
+
+def _with_lengths(
+    module: nn.Module, entries: tuple[InputSpec, ...], tensors: Mapping[str, Tensor], keywords: bool
+) -> tuple[InputSpec, ...]:
+    """Say of a module that takes only as many tokens, samples or steps as the example has that it does so."""
+    long = [entry for entry in entries if entry.kind in LENGTHS and entry.kind != "video" and entry.length is None]
+    if not long:
+        return entries
+    generator = torch.Generator().manual_seed(0)
+    usual = {entry.name: example_input(entry, len(tensors[entry.name]), generator) for entry in long}
+    try:
+        trace(module, {name: usual.get(name, tensor).to(tensor) for name, tensor in tensors.items()}, keywords=keywords)
+    except Exception:  # what a stranger's module raises over a length that it does not take has no common type
+        return tuple(
+            replace(entry, length=int(tensors[entry.name].shape[-1]), fixed_length=True) if entry in long else entry
+            for entry in entries
+        )
+    return entries
 
 
 def _run(module: nn.Module, tensors: Mapping[str, Tensor], keywords: bool) -> Trace:
