@@ -21,6 +21,7 @@ _FACE = {
     "Backbone": ("zoo.contracts.backbone", "Backbone"),
     "BackboneOutline": ("zoo.contracts.outline", "BackboneOutline"),
     "BackboneSpec": ("zoo.spec", "BackboneSpec"),
+    "Batch": ("zoo.contracts.objective", "Batch"),
     "BundleError": ("zoo.errors", "BundleError"),
     "CapabilityError": ("zoo.errors", "CapabilityError"),
     "Catalog": ("zoo.contracts.catalog", "Catalog"),
@@ -43,6 +44,7 @@ _FACE = {
     "Model": ("zoo.model", "Model"),
     "ModelSpec": ("zoo.spec", "ModelSpec"),
     "Needs": ("zoo.contracts.head", "Needs"),
+    "Objective": ("zoo.contracts.objective", "Objective"),
     "Plan": ("zoo.contracts.method", "Plan"),
     "PluginError": ("zoo.errors", "PluginError"),
     "Preprocessing": ("zoo.preprocessing", "Preprocessing"),
@@ -59,6 +61,7 @@ _FACE = {
     "Task": ("zoo.contracts.head", "Task"),
     "TaskConfig": ("zoo.contracts.head", "TaskConfig"),
     "TrainingError": ("zoo.errors", "TrainingError"),
+    "TrainingRows": ("zoo.contracts.objective", "TrainingRows"),
     "UnknownName": ("zoo.errors", "UnknownName"),
     "Want": ("zoo.contracts.features", "Want"),
     "WeightsError": ("zoo.errors", "WeightsError"),
@@ -103,6 +106,7 @@ __all__ = [
     "Backbone",
     "BackboneOutline",
     "BackboneSpec",
+    "Batch",
     "BundleError",
     "CapabilityError",
     "Catalog",
@@ -125,6 +129,7 @@ __all__ = [
     "Model",
     "ModelSpec",
     "Needs",
+    "Objective",
     "Plan",
     "PluginError",
     "Preprocessing",
@@ -141,6 +146,7 @@ __all__ = [
     "Task",
     "TaskConfig",
     "TrainingError",
+    "TrainingRows",
     "UnknownName",
     "Want",
     "WeightsError",
@@ -213,6 +219,9 @@ if TYPE_CHECKING:
     from zoo.contracts.method import Method as Method
     from zoo.contracts.method import Plan as Plan
     from zoo.contracts.method import StageState as StageState
+    from zoo.contracts.objective import Batch as Batch
+    from zoo.contracts.objective import Objective as Objective
+    from zoo.contracts.objective import TrainingRows as TrainingRows
     from zoo.contracts.outline import BackboneOutline as BackboneOutline
     from zoo.contracts.outline import StageOutline as StageOutline
     from zoo.contracts.provider import Provider as Provider

@@ -18,9 +18,10 @@ from zoo.contracts.head import Decoded, Head, Task
 from zoo.contracts.modules import ModuleMap
 from zoo.contracts.sharing import Shared
 from zoo.data import PRESENT, Inputs, Preparer, Sample, prepared
-from zoo.errors import ShapeError, UnknownName, nearest
+from zoo.errors import UnknownName, nearest
 from zoo.freezing import NormPins, freeze_module, freeze_stages
 from zoo.predicting import Prediction, plain, predict
+from zoo.routing import by_stream
 from zoo.spec import ModelSpec
 from zoo.stages import StageRow, heads_named, one_stage, parameters_by_stage, stages_up_to
 
@@ -80,27 +81,35 @@ class Model(Adapting):
         return self.score(self.features(inputs))
 
     def features(
-        self, inputs: Tensor | Mapping[str, Any], *, run: Callable[[str, Any], Features] | None = None
+        self,
+        inputs: Tensor | Mapping[str, Any],
+        *,
+        run: Callable[[str, Any], Features] | None = None,
+        wants: Mapping[str, Want] | None = None,
     ) -> dict[str, Features]:
         """Give the features of every stream: one pass through each backbone for each input that it sees.
 
         Args:
             inputs: As for :meth:`forward`.
             run: Gives the features of a stream from what it sees; None to run its own backbone.
+            wants: Stream name to what is wanted of its backbone beside what the heads read.
 
         Raises:
+            CapabilityError: If a backbone cannot give what is wanted, or it was cut off.
             ShapeError: If an input is missing, or has the wrong rank, channels, size or dtype.
         """
-        if self._alone is not None and run is None and isinstance(inputs, Tensor):
+        if self._alone is not None and run is None and not wants and isinstance(inputs, Tensor):
             return {self._alone: self.backbones[self._alone](inputs, self.wants[self._alone])}
-        given = self._by_stream(inputs)
+        given = by_stream(self.spec, self.input_names, inputs)
         found: dict[str, Features] = {}
         passes: dict[tuple[str, int], Features] = {}
         for stream, entry in self.spec.streams.items():
             owner, seen = entry.shares or stream, given[stream]
             if (owner, id(seen)) not in passes:
-                own = self.backbones[owner]
-                passes[owner, id(seen)] = own(seen, self.wants[stream]) if run is None else run(stream, seen)
+                own, want = self.backbones[owner], self.wants[stream]
+                if wants and stream in wants:
+                    want = want | wants[stream]
+                passes[owner, id(seen)] = own(seen, want) if run is None else run(stream, seen)
             found[stream] = passes[owner, id(seen)]
             if self._optional and isinstance(inputs, Mapping):
                 found[stream] = replace(found[stream], present=inputs.get(PRESENT, {}).get(entry.input))
@@ -132,23 +141,6 @@ class Model(Adapting):
     def tasks(self) -> dict[str, Task]:
         """Give all tasks by name, those inside combinators too."""
         return {name: task for head in self.heads.values() for name, task in head.tasks().items()}
-
-    def _by_stream(self, inputs: Tensor | Mapping[str, Any]) -> Mapping[str, Any]:
-        """Give each stream what it sees."""
-        streams, names = self.spec.streams, self.input_names
-        if isinstance(inputs, Tensor):
-            if len(names) > 1:
-                raise ShapeError(f"The model has the inputs {', '.join(names)}; give a dict of them, got one tensor.")
-            return dict.fromkeys(streams, inputs)
-        if len(names) == 1 and names[0] not in inputs and not any(stream in inputs for stream in streams):
-            return dict.fromkeys(streams, inputs)  # the backbone's own input names, such as input_ids
-        given = {}
-        for stream, entry in streams.items():
-            key = stream if stream in inputs else entry.input
-            if key not in inputs:
-                raise ShapeError(f"The model needs the input {entry.input!r}, got {', '.join(inputs) or 'none'}.")
-            given[stream] = inputs[key]
-        return given
 
     # --- stages and freezing
 

@@ -12,7 +12,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 import zoo
-from zoo.training.engine import Objective
+from zoo.training.step import Step
 
 STEPS = 2
 BALANCES = ["fixed", "uncertainty", "gradnorm", "pcgrad"]
@@ -21,7 +21,7 @@ BALANCES = ["fixed", "uncertainty", "gradnorm", "pcgrad"]
 def objective(balance):
     heads = [{"type": "classifier", "name": "kind", "classes": ["a", "b"]}, {"type": "regression", "name": "age"}]
     head = zoo.head("multi_task", name="all", heads=heads, balance=balance)
-    return Objective(zoo.build("timm:test_resnet", head, weights=None, seed=0)).train()
+    return Step(zoo.build("timm:test_resnet", head, weights=None, seed=0)).train()
 
 
 def batch(rank, step):

@@ -69,6 +69,7 @@ class RunFile:
         keep_checkpoints: How many checkpoints are kept.
         report_to: Trackers, such as tensorboard or wandb.
         compile: Whether to train through torch.compile.
+        unlabelled: Rows without labels, for methods that learn from them.
         image: Column of the pictures, for a model with one input.
         split: Column of train, validation and test.
         strict: Whether to stop at the first unreadable picture.
@@ -120,6 +121,7 @@ class RunFile:
     keep_checkpoints: int | None = None
     report_to: str | tuple[str, ...] | None = None
     compile: bool | None = None
+    unlabelled: str | None = None
     image: str | None = None
     split: str | None = None
     strict: bool | None = None

@@ -63,7 +63,7 @@ RUN = (
     *("device", "precision", "validation", "patience", "select", "augmentation", "strict"),
     *("ema", "checkpoint", "resume", "checkpoint_every", "keep_checkpoints", "report_to"),
     *("freeze", "freeze_norms", "sampling", "mixup", "cutmix"),
-    *("cached_views", "feature_precision", "solver", "compile"),
+    *("cached_views", "feature_precision", "solver", "compile", "unlabelled"),
     *("warmup", "optimizer", "schedule", "clip", "accumulate"),
 )
 """The options of ``zoo fit`` that ``zoo.fit`` takes as they are."""
@@ -194,6 +194,9 @@ def fit(
     compile: Annotated[
         bool, typer.Option("--compile", help="Train through torch.compile; the bundle is as without.")
     ] = False,
+    unlabelled: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Rows without labels, for methods that learn from them.")
+    ] = None,
     weights: Weights = "pretrained",
     image: ImageColumn = None,
     split: Annotated[

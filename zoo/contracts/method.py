@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from zoo.contracts.outline import BackboneOutline
@@ -13,6 +13,7 @@ from zoo.errors import ConfigError
 from zoo.spec import check_options
 
 if TYPE_CHECKING:
+    from zoo.contracts.objective import Objective
     from zoo.model import Model
 
 __all__ = ["FROZEN", "Method", "Plan", "StageState", "Trains"]
@@ -167,6 +168,21 @@ class Method(ABC):
             model: The model.
         """
         return
+
+    def objective(self, model: Model, *, seed: int = 0) -> Objective | None:
+        """Give what is trained beside the heads' losses, or in their place; by default None, the heads' losses alone.
+
+        Called once a run, after :meth:`prepare`.
+
+        Args:
+            model: The model that is to be trained.
+            seed: Seed of what is drawn at random, the run's own.
+        """
+        return None
+
+    def told(self) -> dict[str, Any]:
+        """Give the settings as JSON, for the history and the bundle; those that are no JSON must be named here."""
+        return asdict(self)
 
     @abstractmethod
     def plan(self, streams: Mapping[str, BackboneOutline], *, epochs: int, lr: float) -> Plan:

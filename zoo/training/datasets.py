@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from zoo.contracts.method import Plan
+from zoo.contracts.objective import Objective
 from zoo.data import Inputs, Table, batched
 from zoo.model import Model
 from zoo.training.features.differences import difference
@@ -27,6 +28,7 @@ from zoo.training.features.store import FeatureStore, Prepare, digests_of
 from zoo.training.judging.history import History
 from zoo.training.planning.groups import HEADS
 from zoo.training.planning.settings import Settings
+from zoo.training.rows.asked import AskedRows
 from zoo.training.rows.batches import FeatureRows, Row, SampleRows, ViewRows, rows_of, view_seed
 from zoo.training.rows.masks import Targets
 
@@ -46,10 +48,17 @@ def make_datasets(
     history: History,
     place: torch.device,
     run: Settings,
+    *,
+    objective: Objective | None = None,
+    unlabelled: Table | None = None,
 ) -> dict[str, Dataset[Row]]:
-    """Make the data sets: what never trains is computed once for each picture, else pictures are given."""
+    """Make the data sets: what never trains is computed once for each picture, else pictures are given.
+
+    Where the run has an objective that needs pictures, they are given, with what it asks for.
+    """
     rests = plan.stages() - plan.never_trained() == {HEADS}
-    through = _through(model, plan, parts, place, run, rests=rests)
+    live = objective is not None and objective.live
+    through = None if live else _through(model, plan, parts, place, run, rests=rests)
     views = None
     if run.augmentation is not None:
         views = ViewRows(model, parts["train"], targets["train"], run.augmentation, run.seed)
@@ -57,6 +66,10 @@ def make_datasets(
         made: dict[str, Dataset[Row]] = {part: SampleRows(model, rows, targets[part]) for part, rows in parts.items()}
         if views is not None:
             made["train"] = views
+        if objective is not None and live:
+            made["train"] = AskedRows(
+                model, made["train"], parts["train"], objective, unlabelled, run.augmentation, run.seed
+            )
         return made
     prefixes = through.prefixes if isinstance(through, PrefixPass) else {}
     history.cached_features = rests

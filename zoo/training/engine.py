@@ -22,82 +22,28 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback, Tra
 from zoo.bundle.checkpoints import Checkpoint
 from zoo.contracts.method import Plan
 from zoo.model import Model
-from zoo.training.dividing import DividedBatches, turns, weighed
-from zoo.training.features.store import from_flat
+from zoo.training.dividing import DividedBatches, turns
 from zoo.training.judging.averaging import Averaging
 from zoo.training.judging.evaluation import measure
 from zoo.training.judging.history import History
-from zoo.training.planning.groups import HEADS, check_groups, parameter_groups
+from zoo.training.planning.groups import HEADS, check_groups, own_groups, parameter_groups
 from zoo.training.planning.optimizers import make_optimizer
 from zoo.training.planning.schedules import make_scheduler, rates_of
 from zoo.training.planning.settings import Settings
-from zoo.training.ranks import Ranks
 from zoo.training.resuming.checkpointing import Keeper
 from zoo.training.resuming.randomness import generators, take_up_generators
 from zoo.training.rows.batches import view_seed
-from zoo.training.rows.mixing import Mixing, before_it
+from zoo.training.step import Step
 from zoo.training.watching import Diverged, check_finite, take_rows
 
-__all__ = ["Engine", "Objective"]
-
-
-class Objective(nn.Module):
-    """A batch in, the loss and the outputs out: what the engine trains.
-
-    Args:
-        model: The model.
-        later: Whether all backbones may rest for now, since a later epoch trains one; see ``Model.losses``.
-        mixing: How batches are mixed in training; None for not at all.
-        ranks: The processes among which a batch is divided; in training all of them must have their part at once.
-    """
-
-    def __init__(
-        self, model: Model, *, later: bool = False, mixing: Mixing | None = None, ranks: Ranks | None = None
-    ) -> None:
-        super().__init__()
-        self.ranks = ranks or Ranks()
-        self.model = model
-        self.later = later
-        self.mixing = mixing
-        if self.ranks.several:  # with one that no pass uses, DDP never warns that it found none such
-            self.unused = nn.Parameter(torch.zeros(1))
-
-    def forward(
-        self,
-        targets: Mapping[str, Tensor],
-        inputs: Mapping[str, Tensor] | None = None,
-        features: Mapping[str, Tensor] | None = None,
-    ) -> dict[str, Any]:
-        """Give the sum of the tasks' losses, and the outputs.
-
-        Args:
-            targets: Task name to encoded targets.
-            inputs: Input name to pictures.
-            features: Flat features that were computed before, instead of inputs.
-        """
-        share = 1.0
-        if self.mixing is not None and self.training and inputs is not None:
-            inputs, share = self.mixing.mixed(inputs)
-        outputs = self.run(inputs, features)
-        losses = self.model.losses(outputs, targets, later=self.later)
-        if share < 1:
-            others = self.model.losses(outputs, before_it(targets), later=self.later)
-            losses = {name: share * loss + (1 - share) * others[name] for name, loss in losses.items()}
-        if self.ranks.several and self.training:
-            losses = weighed(self.model, losses, targets, self.ranks)
-            outputs = {name: output.detach() for name, output in outputs.items()}  # gradients come by the loss alone
-        return {"loss": torch.stack(list(losses.values())).sum(), "outputs": outputs}
-
-    def run(self, inputs: Mapping[str, Any] | None, features: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
-        """Give the outputs, from pictures or from features."""
-        return self.model.score(from_flat(features)) if features is not None else self.model(inputs)
+__all__ = ["Engine"]
 
 
 class Engine(Trainer):
     """The Trainer with zoo's groups, schedule and metrics.
 
     Args:
-        objective: What to train.
+        step: What to train.
         plan: What trains when.
         run: The user's settings: the optimizer, the schedule and theirs.
         history: Where the epochs so far are written, by whose values a schedule or a plan may go.
@@ -113,7 +59,7 @@ class Engine(Trainer):
 
     def __init__(
         self,
-        objective: Objective,
+        step: Step,
         plan: Plan,
         *,
         run: Settings,
@@ -131,9 +77,10 @@ class Engine(Trainer):
         self._resumed: Checkpoint | None = None
         self._batches: list[tuple[list[int] | None, Tensor]] = []
         self._resting: list[nn.Parameter] = []
-        self.ranks = objective.ranks
-        objective.later = bool(plan.stages() - plan.never_trained() - {HEADS})
-        super().__init__(model=objective, **more)
+        self.ranks = step.ranks
+        self._objective = step.objective
+        step.later = bool(plan.stages() - plan.never_trained() - {HEADS})
+        super().__init__(model=step, **more)
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
         if self.ranks.number:  # the first process draws as if it were alone, the others have dropouts of their own
@@ -171,9 +118,11 @@ class Engine(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Make the optimizer over the plan's groups, each with its own rate."""
         if self.optimizer is None:
-            groups = parameter_groups(self._zoo_model(), self.plan, weight_decay=self.args.weight_decay)
+            decay = self.args.weight_decay
+            groups = parameter_groups(self._zoo_model(), self.plan, weight_decay=decay)
+            groups += own_groups(self._objective, self._run.lr, weight_decay=decay)
             self.optimizer = make_optimizer(self._run.optimizer, groups, self._run.optimizer_settings)
-            check_groups(self._zoo_model(), self.optimizer.param_groups, groups)
+            check_groups(self._zoo_model(), self.optimizer.param_groups, groups, self._objective)
         if self.ranks.several:
             # DDP listens, for good, to the gradients of what requires one when it wraps the model, which is now. What
             # only a later epoch trains would be left out, and each process would go its own way with it. What then
@@ -205,6 +154,9 @@ class Engine(Trainer):
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Run a batch forward and backward, and note its rows and its loss."""
         rows = take_rows(inputs)
+        if self._objective is not None:
+            inputs["rows"] = torch.tensor(rows)
+            self.accelerator.unwrap_model(self.model).done = self.state.global_step, self.state.max_steps
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         self._batches.append((rows, loss))
         return loss
@@ -271,14 +223,14 @@ class Engine(Trainer):
 
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
         """Measure all tasks by their own metrics, and tell the callbacks."""
-        objective = self.accelerator.unwrap_model(self.model)
+        step = self.accelerator.unwrap_model(self.model)
         with self._averaging.applied() if self._averaging is not None else nullcontext():
-            self.ranks.equalize(objective.model.buffers())
+            self.ranks.equalize(step.model.buffers())
             with self.autocast_smart_context_manager():
                 loss, metrics = measure(
-                    objective.model,
+                    step.model,
                     self.get_eval_dataloader(eval_dataset),
-                    lambda batch: objective.run(batch.get("inputs"), batch.get("features")),
+                    lambda batch: step.run(batch.get("inputs"), batch.get("features")),
                     self.args.device,
                     ranks=self.ranks,
                 )
@@ -314,6 +266,7 @@ class Engine(Trainer):
             "optimizer": self.optimizer.state_dict(),
             "schedule": _plain_schedule(self.lr_scheduler.state_dict()),
             "scaler": None if scaler is None else scaler.state_dict(),
+            "objective": None if self._objective is None else dict(self._objective.state_dict()),
         }
 
     def own_state(self) -> dict[str, Any]:

@@ -6,15 +6,16 @@ import inspect
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from zoo.augmentation import Augmentation
+from zoo.contracts.objective import Objective
 from zoo.data import Table, check_labels, split_table
 from zoo.errors import ConfigError, UnknownName
 from zoo.model import Model
@@ -23,7 +24,6 @@ from zoo.spec import check_options
 from zoo.training.compiling import check_compiler, compiled
 from zoo.training.datasets import make_datasets, prefixes_of
 from zoo.training.dividing import turns
-from zoo.training.engine import Objective
 from zoo.training.features.replay import playing
 from zoo.training.judging.evaluation import measure, pick_device
 from zoo.training.judging.history import History, Metrics
@@ -33,6 +33,7 @@ from zoo.training.keeping import check_kept
 from zoo.training.learning import learn_features, rest
 from zoo.training.linear.solving import solve
 from zoo.training.linear.standardising import on_standardised
+from zoo.training.objectives import check_objective, look
 from zoo.training.planning.making import check_judged, make_plan
 from zoo.training.planning.optimizers import MakesOptimizer
 from zoo.training.planning.resting import begin, rested, trained_tasks
@@ -47,6 +48,7 @@ from zoo.training.rows.sampling import BalancedRows, balanced_task
 from zoo.training.rows.tables import read_for
 from zoo.training.rows.targets import columns_of, labels_of, row_targets
 from zoo.training.running import train
+from zoo.training.step import Step
 
 __all__ = ["fit"]
 
@@ -94,6 +96,7 @@ def fit(
     keep_checkpoints: int = 2,
     report_to: str | Sequence[str] | None = None,
     compile: bool = False,
+    unlabelled: Table | str | Path | Any | None = None,
     progress: bool = False,
     **settings: Any,
 ) -> History:
@@ -162,6 +165,8 @@ def fit(
         report_to: Trackers that are told of the run, such as ``tensorboard``, ``wandb``, ``mlflow`` or ``trackio``.
         compile: Whether backbones run through ``torch.compile`` while they train; nothing else of the model changes,
             and frozen stages run in each step, with nothing kept.
+        unlabelled: Rows without labels, for methods that learn from them; read as ``data`` is, and its label columns,
+            if it has any, are not looked at.
         progress: Whether to show a progress bar.
         settings: The method's own settings.
 
@@ -200,6 +205,9 @@ def fit(
     chosen.prepare(model, seed=run.seed)
     ranks.equalize(tensors_of(model))
     plan = rested(model, make_plan(chosen, model, epochs=epochs, lr=lr, schedule=schedule), run.freeze)
+    objective = chosen.objective(model, seed=run.seed)
+    check_objective(objective, method, model, plan, run, unlabelled=unlabelled is not None)
+    labelled = objective is None or objective.labelled
     check_kept(model, plan, run, place)
     check_compiler(model, plan, run, place)
     if run.mixing is not None:
@@ -207,18 +215,19 @@ def fit(
     balanced = balanced_task(model, run.sampling)
     decides, higher = _selection(model, select)
     table = read_for(model, data, strict=strict)
-    columns = columns_of(model, table)
+    columns = columns_of(model, table) if labelled else {}
     check_labels(table, sorted(set(columns.values())))
-    parts = _split(table, columns, run)
+    parts = _split(table, columns, run) if labelled else {"train": table}
+    more = None if unlabelled is None else read_for(model, unlabelled, strict=strict)
     if ranks.several:
         ranks.check_same({part: rows_digest(rows, columns) for part, rows in parts.items()}, "rows, in the same order")
     check_judged(plan, run, judged="validation" in parts)
-    targets = {part: row_targets(model, rows, columns) for part, rows in parts.items()}
-    for name, task in trained_tasks(model, run.freeze).items():
+    targets = {part: row_targets(model, rows, columns) if labelled else {} for part, rows in parts.items()}
+    for name, task in trained_tasks(model, run.freeze).items() if labelled else ():
         task.prepare(labels_of(parts["train"].column(columns[name])))
     history = History(
         method=method,
-        settings={**run.told(), **asdict(chosen)},
+        settings={**run.told(), **chosen.told()},
         rows={part: len(rows) for part, rows in parts.items()},
         skipped=[{"name": row.name, "reason": row.reason} for row in table.skipped],
         device=str(place),
@@ -229,14 +238,19 @@ def fit(
     _tell(model, table, columns, history)
     begin(model, plan, run.freeze, norms=freeze_norms)
     if run.solver == "sgd":
-        log.info("%s", tabulate(model, plan, method, asdict(chosen), run))
+        log.info("%s", tabulate(model, plan, method, chosen.told(), run))
     else:
         log.info("%s: the backbones rest, and the heads are solved for at once.", method)
-    datasets = ranks.after_first(lambda: make_datasets(model, plan, parts, targets, history, place, run))
+    if objective is not None:
+        look(objective, model, parts["train"], targets["train"], more, run, place)
+    datasets = ranks.after_first(
+        lambda: make_datasets(model, plan, parts, targets, history, place, run, objective=objective, unlabelled=more)
+    )
     keeper = None
     with playing(model, prefixes_of(datasets)):
-        learn_features(model, datasets["train"], batch_size=batch_size, place=place)
-        if rest(model, plan):
+        if labelled:
+            learn_features(model, datasets["train"], batch_size=batch_size, place=place)
+        if objective is None and rest(model, plan):
             pass
         elif run.solver == "lbfgs":
             solve(model, datasets["train"], run, history, place)
@@ -246,9 +260,11 @@ def fit(
                 train(
                     model, plan, datasets, run, history, place, parts=parts, decides=decides, higher=higher,
                     progress=progress, keeper=keeper, resumed=resumed, ranks=ranks,
-                    sampler=BalancedRows.of(balanced, targets["train"], run.seed) if balanced is not None else None,
+                    sampler=_sampler(balanced, objective, targets["train"], run), objective=objective,
                 )  # fmt: skip
         ranks.equalize(tensors_of(model))
+        if objective is not None:
+            objective.finish(model)
         chosen.finish(model)
         _close(model, datasets, history, place, batch_size, ranks)
     history.seconds = time.monotonic() - started + (0.0 if keeper is None else keeper.spent)
@@ -260,6 +276,15 @@ def _augmentation(given: Augmentation | str | None) -> Augmentation | None:
     """Read how training pictures are varied; None for one that changes nothing, so that features can be kept."""
     read = Augmentation.of(given)
     return None if read.idle else read
+
+
+def _sampler(
+    balanced: str | None, objective: Objective | None, targets: Mapping[str, Any], run: Settings
+) -> Sampler[int] | None:
+    """Give what draws the training rows; None for each once an epoch."""
+    if balanced is not None:
+        return BalancedRows.of(balanced, targets, run.seed)
+    return None if objective is None else objective.order(targets, run.seed)
 
 
 def _names(given: str | Sequence[str] | None) -> Any:
@@ -306,7 +331,7 @@ def _tell(model: Model, table: Table, columns: Mapping[str, str], history: Histo
     log.info("%s: %s.", table.source, ", ".join(f"{count} {part}" for part, count in history.rows.items()))
     for row in table.skipped:
         log.info("Skipped %s: %s", row.name, row.reason)
-    for name, task in model.tasks().items():
+    for name, task in model.tasks().items() if columns else ():
         classes = getattr(task.config, "classes", None)
         what = f": {', '.join(f'{i} {c}' for i, c in enumerate(classes))}" if classes else ""
         log.info("The head %r (%s) learns the column %r%s", name, task.spec.type, columns[name], what)
@@ -321,7 +346,7 @@ def _close(
     ranks: Ranks,
 ) -> None:
     """Measure the final model on what was held out."""
-    objective = Objective(model).to(place)
+    objective = Step(model).to(place)
     collator = Collator(model.preparers())
 
     def run(batch: Mapping[str, Any]) -> Mapping[str, Tensor]:

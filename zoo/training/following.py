@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from zoo.contracts.blocks import part_of
 from zoo.contracts.method import FROZEN, Plan, StageState
+from zoo.contracts.objective import Objective
 from zoo.freezing import freeze_stages
 from zoo.model import Model
 from zoo.training.judging.history import History
 from zoo.training.planning.groups import HEADS, selects, stage_of
 from zoo.training.planning.schedules import renew
+from zoo.training.rows.asked import AskedRows
 from zoo.training.rows.batches import FeatureRows, ViewRows
 
-__all__ = ["FollowPlan", "NewViews", "follow"]
+__all__ = ["FollowPlan", "FollowSteps", "NewViews", "follow"]
 
 
 class FollowPlan(TrainerCallback):
@@ -43,6 +46,24 @@ class FollowPlan(TrainerCallback):
             renew(kwargs["lr_scheduler"])
 
 
+class FollowSteps(TrainerCallback):
+    """Tells an objective of each optimizer step.
+
+    Args:
+        objective: What a method trains.
+        model: The model.
+    """
+
+    def __init__(self, objective: Objective, model: Model) -> None:
+        self._objective = objective
+        self._model = model
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Let it follow the step."""
+        with torch.no_grad():
+            self._objective.stepped(self._model, state.global_step / max(1, state.max_steps))
+
+
 class NewViews(TrainerCallback):
     """Tells training views which epoch begins; rows without views need not know.
 
@@ -57,7 +78,7 @@ class NewViews(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Set the epoch before the first row is asked for; workers are started after it."""
-        if isinstance(self._rows, (FeatureRows, ViewRows)):
+        if isinstance(self._rows, (AskedRows, FeatureRows, ViewRows)):
             self._rows.epoch = int(state.epoch or 0)
 
 

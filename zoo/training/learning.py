@@ -18,10 +18,10 @@ from zoo.contracts.method import Plan
 from zoo.data import placed
 from zoo.freezing import is_pinned
 from zoo.model import Model
-from zoo.training.engine import Objective
 from zoo.training.following import follow
 from zoo.training.planning.groups import stage_of
 from zoo.training.rows.batches import Collator, Row
+from zoo.training.step import Step
 
 __all__ = ["LearnAgain", "learn_features", "listening", "rest"]
 
@@ -46,7 +46,7 @@ def learn_features(model: Model, rows: Dataset[Row], *, batch_size: int, place: 
     if not learners:
         return
     was_training = model.training
-    objective = Objective(model.eval()).to(place)
+    objective = Step(model.eval()).to(place)
     try:
         with torch.no_grad(), listening(model) as seen:
             for batch in DataLoader(rows, batch_size=batch_size, collate_fn=Collator(model.preparers())):

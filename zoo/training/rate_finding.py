@@ -19,7 +19,6 @@ from zoo.errors import ConfigError, PluginError
 from zoo.model import Model
 from zoo.registry import registry
 from zoo.spec import check_options
-from zoo.training.engine import Objective
 from zoo.training.following import follow
 from zoo.training.judging.evaluation import pick_device
 from zoo.training.learning import learn_features
@@ -31,6 +30,7 @@ from zoo.training.resuming.randomness import generators, take_up_generators
 from zoo.training.rows.batches import Collator, SampleRows, ViewRows
 from zoo.training.rows.tables import read_for
 from zoo.training.rows.targets import columns_of, labels_of, row_targets
+from zoo.training.step import Step
 
 __all__ = ["RateSearch", "find_lr", "steepest"]
 
@@ -158,6 +158,11 @@ def find_lr(
         tried = copy.deepcopy(model)
         torch.manual_seed(seed)
         chosen.prepare(tried, seed=seed)
+        if chosen.objective(tried, seed=seed) is not None:
+            raise ConfigError(
+                f"zoo.find_lr tries rates on the heads' own losses, and the method {method!r} trains more; look for a "
+                "rate with fine_tuning, or try a few."
+            )
         plan = rested(tried, make_plan(chosen, tried, epochs=max(10, len(tried.stages())), lr=highest), named)
         table = read_for(tried, data, strict=strict)
         columns = columns_of(tried, table)
@@ -223,7 +228,7 @@ def _search(
     place: torch.device,
 ) -> RateSearch:
     """Step with each rate in turn until the loss has risen."""
-    objective = Objective(model.train())
+    objective = Step(model.train())
     shares = [group["lr"] / rates[-1] for group in optimizer.param_groups]
     losses: list[float] = []
     smoothed: list[float] = []

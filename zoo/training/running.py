@@ -18,12 +18,13 @@ from transformers.trainer_callback import ProgressCallback
 
 from zoo.bundle.checkpoints import Checkpoint
 from zoo.contracts.method import Plan
+from zoo.contracts.objective import Objective
 from zoo.data import Table
 from zoo.errors import ConfigError, TrainingError
 from zoo.model import Model
 from zoo.training.dividing import SameBuffers
-from zoo.training.engine import Engine, Objective
-from zoo.training.following import FollowPlan, NewViews, follow
+from zoo.training.engine import Engine
+from zoo.training.following import FollowPlan, FollowSteps, NewViews, follow
 from zoo.training.judging.averaging import Averaging
 from zoo.training.judging.clock import EpochClock
 from zoo.training.judging.epochs import BestEpoch, LastEpoch
@@ -34,7 +35,9 @@ from zoo.training.planning.groups import trained_names
 from zoo.training.planning.settings import Settings
 from zoo.training.ranks import Ranks, world_size
 from zoo.training.resuming.checkpointing import Keeper
+from zoo.training.rows.asked import AskedCollator
 from zoo.training.rows.batches import Collator, Row
+from zoo.training.step import Step
 from zoo.training.watching import Diverged, WatchedRows, names_of
 
 __all__ = ["train"]
@@ -58,6 +61,7 @@ def train(
     resumed: Checkpoint | None = None,
     sampler: Sampler[int] | None = None,
     ranks: Ranks | None = None,
+    objective: Objective | None = None,
 ) -> None:
     """Train a model in place; it ends in eval mode with the weights of its best epoch.
 
@@ -76,6 +80,7 @@ def train(
         resumed: The checkpoint to go on from.
         sampler: What draws the training rows; None for each once an epoch.
         ranks: The processes that train together; None for this one alone.
+        objective: What a method trains beside the heads' losses, or in their place; None for these alone.
 
     Raises:
         TrainingError: If a loss or gradient is no finite number.
@@ -97,7 +102,7 @@ def train(
     with tempfile.TemporaryDirectory(prefix="zoo-fit-") as folder, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*pin_memory.*")
         engine = Engine(
-            Objective(lightened(model, datasets["train"]), mixing=run.mixing, ranks=ranks),
+            Step(lightened(model, datasets["train"]), objective=objective, mixing=run.mixing, ranks=ranks),
             plan,
             run=run,
             history=history,
@@ -107,12 +112,13 @@ def train(
             args=_arguments(folder, run, history, place, judged),
             train_dataset=watched["train"],
             eval_dataset=watched.get("validation"),
-            data_collator=Collator(model.preparers()),
+            data_collator=Collator(model.preparers()) if objective is None else AskedCollator(model, objective),
             callbacks=[
                 clock,
                 *([SameBuffers(model, ranks)] if ranks.several else []),
                 FollowPlan(model, plan, history),
                 NewViews(datasets["train"]),
+                *([FollowSteps(objective, model)] if objective is not None else []),
                 *([averaging] if averaging is not None else []),
                 LearnAgain(model, datasets["train"], batch_size=run.batch_size, place=place),
                 judge or LastEpoch(history, clock),
@@ -123,6 +129,7 @@ def train(
             engine.add_callback(QuietProgress)
         if keeper is not None:
             _attach(keeper, engine, judge, averaging)
+            keeper.objective = objective
         if keeper is not None and resumed is not None:
             keeper.take_up(resumed)
         try:

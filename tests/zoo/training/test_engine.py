@@ -10,10 +10,10 @@ import zoo
 from zoo.contracts.method import FROZEN, Method, Plan, StageState
 from zoo.errors import ConfigError
 from zoo.testing import check_method
-from zoo.training import engine
 from zoo.training.judging import epochs
 from zoo.training.judging.history import EpochRow
 from zoo.training.planning.groups import stage_of
+from zoo.training.step import Step
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def test_the_losses_of_all_tasks_are_added(model):
     both = model(*two)
     inputs, targets = torch.randn(4, 3, 32, 32), {name: torch.tensor([0, 1, 1, 0]) for name in ("one", "two")}
 
-    result = engine.Objective(both)(targets=targets, inputs={"image": inputs})
+    result = Step(both)(targets=targets, inputs={"image": inputs})
 
     parts = [torch.nn.functional.cross_entropy(result["outputs"][name], targets[name]) for name in targets]
     torch.testing.assert_close(result["loss"], sum(parts))

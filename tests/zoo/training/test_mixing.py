@@ -10,8 +10,8 @@ from torchvision.transforms import v2
 
 import zoo
 from zoo.errors import ConfigError
-from zoo.training.engine import Objective
 from zoo.training.rows.mixing import Mixing
+from zoo.training.step import Step
 
 RUN = {"epochs": 2, "batch_size": 8, "device": "cpu"}
 
@@ -48,7 +48,7 @@ def test_with_both_each_batch_has_one_of_them():
 def test_the_loss_is_that_of_the_mixed_target(model, multi):
     """Of cross-entropy with soft targets, in closed form."""
     one = model(multi_label=multi)
-    images, objective = batch(), Objective(one.eval(), mixing=Mixing(0.5))
+    images, objective = batch(), Step(one.eval(), mixing=Mixing(0.5))
     labels = torch.tensor([0, 1, 1, 0, 1, 0])
     hard = torch.nn.functional.one_hot(labels, 2).float()
     torch.manual_seed(1)
@@ -71,7 +71,7 @@ def test_the_loss_is_that_of_the_mixed_target(model, multi):
 def test_rows_without_a_label_count_for_nothing_and_the_others_for_their_share(model):
     one = model()
     images, labels = batch(), torch.tensor([0, -100, 1, -100, -100, 1])
-    objective = Objective(one.eval(), mixing=Mixing(0.5))
+    objective = Step(one.eval(), mixing=Mixing(0.5))
     objective.training = True
     torch.manual_seed(2)
     mixed, share = Mixing(0.5).mixed({"image": images})
@@ -87,10 +87,10 @@ def test_rows_without_a_label_count_for_nothing_and_the_others_for_their_share(m
 
 def test_nothing_is_mixed_in_evaluation(model):
     one = model()
-    objective = Objective(one, mixing=Mixing(1.0, 1.0)).eval()
+    objective = Step(one, mixing=Mixing(1.0, 1.0)).eval()
     targets, images = {"kind": torch.tensor([0, 1, 1, 0, 1, 0])}, {"image": batch()}
     with torch.no_grad():
-        assert torch.equal(objective(targets, images)["loss"], Objective(one).eval()(targets, images)["loss"])
+        assert torch.equal(objective(targets, images)["loss"], Step(one).eval()(targets, images)["loss"])
 
 
 @pytest.mark.parametrize("method", ["feature_extraction", "fine_tuning"])

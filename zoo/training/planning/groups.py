@@ -10,6 +10,7 @@ import torch
 
 from zoo.contracts.blocks import blocks_of, layer_of, outline_of, part_of
 from zoo.contracts.method import Plan, StageState, Trains
+from zoo.contracts.objective import Objective
 from zoo.contracts.outline import BackboneOutline
 from zoo.errors import ConfigError
 from zoo.model import Model
@@ -17,8 +18,10 @@ from zoo.training.planning.resting import rests
 
 __all__ = [
     "HEADS",
+    "OBJECTIVE",
     "Slot",
     "check_groups",
+    "own_groups",
     "outlines",
     "parameter_groups",
     "rate_in",
@@ -29,6 +32,8 @@ __all__ = [
 
 HEADS = "heads"
 """The stage of all heads in a plan."""
+OBJECTIVE = "objective"
+"""The stage of an objective's own parameters, which are in no plan."""
 
 
 def stage_of(model: Model, name: str) -> str:
@@ -118,6 +123,8 @@ def slots(model: Model, plan: Plan) -> dict[str, Slot]:
 
 def rate_in(group: Mapping[str, Any], states: Mapping[str, StageState]) -> float:
     """Give the rate of an optimizer's group in an epoch whose states are these; 0 where it rests."""
+    if group["stage"] == OBJECTIVE:
+        return float(group["own"])
     slot = Slot(group["stage"], group["block"], group["blocks"], group["part"], decays=True)
     return slot.rate(states.get(slot.stage, StageState(trainable=False)))
 
@@ -149,18 +156,43 @@ def parameter_groups(model: Model, plan: Plan, *, weight_decay: float) -> list[d
     return list(groups.values())
 
 
-def check_groups(model: Model, made: Iterable[Mapping[str, Any]], asked: Iterable[Mapping[str, Any]]) -> None:
+def own_groups(objective: Objective | None, lr: float, *, weight_decay: float) -> list[dict[str, Any]]:
+    """Group the parameters of an objective itself, which train at one rate from the first epoch to the last.
+
+    Args:
+        objective: The objective; None for none.
+        lr: The heads' rate.
+        weight_decay: Weight decay of matrices.
+    """
+    groups = []
+    for decays in (True, False):
+        held = [p for p in objective.parameters() if p.requires_grad and (p.ndim > 1) == decays] if objective else []
+        if held and objective is not None:
+            rate = lr * objective.lr_scale
+            told = {"stage": OBJECTIVE, "block": 0, "blocks": 1, "part": "all", "lr": rate, "own": rate}
+            groups.append({"params": held, **told, "weight_decay": weight_decay if decays else 0.0})
+    return groups
+
+
+def check_groups(
+    model: Model,
+    made: Iterable[Mapping[str, Any]],
+    asked: Iterable[Mapping[str, Any]],
+    objective: Objective | None = None,
+) -> None:
     """Check that an optimizer has the groups that it was asked for: each parameter in exactly one, with its own rate.
 
     Args:
         model: The model.
         made: The optimizer's groups.
-        asked: Those that it should have, as :func:`parameter_groups` gives them.
+        asked: Those that it should have, as :func:`parameter_groups` and :func:`own_groups` give them.
+        objective: The run's objective, if it has one.
 
     Raises:
         ConfigError: If a parameter is in none, in several, or in one of another rate or stage; the message names it.
     """
     names = {id(parameter): name for name, parameter in model.named_parameters()}
+    names |= {id(p): f"objective.{name}" for name, p in objective.named_parameters()} if objective is not None else {}
     homes: dict[int, list[Mapping[str, Any]]] = {}
     for group in made:
         for parameter in group["params"]:

@@ -330,7 +330,7 @@ def renew(scheduler: LRScheduler) -> None:
 
 def _factor(rates: Rates, group: Mapping[str, Any], values: Values) -> Callable[[int], float]:
     highest = group.get("initial_lr", group["lr"])
-    slot = {key: group[key] for key in ("stage", "block", "blocks", "part")}
+    slot = {key: group[key] for key in ("stage", "block", "blocks", "part", "own") if key in group}
     return lambda step: rates.rate(slot, step, values()) / float(highest)
 
 

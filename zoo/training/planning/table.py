@@ -206,7 +206,7 @@ def plan(
     named = [freeze] if isinstance(freeze, str) else list(freeze or ())
     made = rested(model, make_plan(chosen, model, epochs=epochs, lr=lr, schedule=schedule), named)
     resting = frozenset[str]().union(*(heads_named(model.spec, name) or () for name in named))
-    return tabulate(model, made, method, asdict(chosen), run, resting=resting)
+    return tabulate(model, made, method, chosen.told(), run, resting=resting)
 
 
 def tabulate(

@@ -12,6 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from zoo.bundle.checkpoints import Checkpoint, Resting, write_checkpoint
 from zoo.bundle.manifest import Training
+from zoo.contracts.objective import Objective
 from zoo.errors import BundleError
 from zoo.model import Model
 from zoo.training.judging.averaging import Averaging
@@ -60,6 +61,8 @@ class Keeper(TrainerCallback):
         """What keeps the best epoch's weights; the run sets it before the engine begins."""
         self.averaging: Averaging | None = None
         """The moving average of the weights; the run sets it before the engine begins."""
+        self.objective: Objective | None = None
+        """What a method trains beside the heads' losses; the run sets it before the engine begins."""
         self.spent = 0.0
         """Seconds that earlier processes spent on the run."""
         self._model, self._run, self._resting, self._history = model, run, resting, history
@@ -139,6 +142,8 @@ class Keeper(TrainerCallback):
             BundleError: If it does not fit.
         """
         checkpoint.pour(self._model)
+        if self.objective is not None and checkpoint.state.get("objective") is not None:
+            self.objective.load_state_dict(checkpoint.state["objective"])
         own = self._model.state_dict()
         for name, tensor in checkpoint.state["scaled"].items():
             own[name].copy_(tensor)

@@ -47,7 +47,11 @@ class SampleRows(Dataset[Row]):
 
     def __getitem__(self, row: int) -> Row:
         inputs = {key: self._prepared(key, preparer, row) for key, preparer in self._preparers.items()}
-        return {"inputs": inputs, "targets": {name: self.target(t, row) for name, t in self._targets.items()}}
+        return {"inputs": inputs, "targets": self.targets_of(row)}
+
+    def targets_of(self, row: int) -> dict[str, Tensor]:
+        """Give the targets of a row by task, without its inputs."""
+        return {name: self.target(targets, row) for name, targets in self._targets.items()}
 
     def target(self, targets: Targets, row: int) -> Tensor:
         """Give the target of a row."""
