@@ -40,12 +40,20 @@ def optimizer_of(module):
     return torch.optim.Adam(module.parameters(), lr=1e-3)
 
 
-def worker(rank, balance, folder):
-    """Take a few steps as one of two processes; write down the first gradients and the last state."""
+def worker(rank, folder):
+    """Train with each balance in turn as one of two processes: to start them takes longer than to train."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
         "gloo", init_method=(folder / "meet").as_uri(), rank=rank, world_size=2, timeout=timedelta(seconds=120)
     )
+    for balance in BALANCES:
+        train(rank, balance, folder)
+        torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def train(rank, balance, folder):
+    """Take a few steps; write down the first gradients and the last state."""
     module = DistributedDataParallel(objective(balance))
     optimizer = optimizer_of(module)
     gradients = {}
@@ -55,9 +63,7 @@ def worker(rank, balance, folder):
         gradients = gradients or {name: p.grad.clone() for name, p in module.module.named_parameters()}
         optimizer.step()
     state = {name: value.clone() for name, value in module.module.state_dict().items()}
-    torch.save({"gradients": gradients, "state": state}, folder / f"{rank}.pt")
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+    torch.save({"gradients": gradients, "state": state}, folder / f"{balance}-{rank}.pt")
 
 
 def by_hand(balance):
@@ -80,21 +86,27 @@ def by_hand(balance):
     return gradients, copies[0].state_dict()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("balance", BALANCES)
-def test_a_process_without_any_label_of_a_task_trains_along_with_the_other(balance, tmp_path):
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Give the folder in which two processes have left what they saw."""
+    folder = tmp_path_factory.mktemp("trained")
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     started = [
         subprocess.Popen(
-            [sys.executable, __file__, str(rank), balance, str(tmp_path)],
+            [sys.executable, __file__, str(rank), str(folder)],
             env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         for rank in range(2)
     ]  # fmt: skip
     told = [process.communicate(timeout=300)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0], "\n".join(told)
+    return folder
 
-    one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+
+@pytest.mark.slow
+@pytest.mark.parametrize("balance", BALANCES)
+def test_a_process_without_any_label_of_a_task_trains_along_with_the_other(balance, trained):
+    one, other = (torch.load(trained / f"{balance}-{rank}.pt", weights_only=True) for rank in range(2))
     gradients, state = by_hand(balance)
 
     parameters = set(gradients)
@@ -105,4 +117,4 @@ def test_a_process_without_any_label_of_a_task_trains_along_with_the_other(balan
 
 
 if __name__ == "__main__":
-    worker(int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
+    worker(int(sys.argv[1]), Path(sys.argv[2]))

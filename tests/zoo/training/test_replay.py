@@ -74,7 +74,7 @@ def test_what_trains_gets_the_same_features_and_gradients_from_a_replay(referenc
 FAMILIES = [
     *("timm:mobilenetv3_small_050", "timm:levit_128s", "timm:swin_tiny_patch4_window7_224?img_size=64"),
     *("timm:vit_tiny_patch16_224?img_size=64", "timm:convnext_atto", "timm:regnetx_002", "timm:crossvit_tiny_240"),
-    *("timm:coat_tiny", "torchvision:resnet18", "torchvision:vit_b_16"),
+    *("timm:coat_tiny?img_size=64", "torchvision:resnet18", "torchvision:vit_b_16?img_size=64"),
     *("hf:resnet", "hf:vit?img_size=64"),
 ]
 

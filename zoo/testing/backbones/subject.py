@@ -15,6 +15,7 @@ from zoo.catalog import resolve
 from zoo.contracts.backbone import Backbone
 from zoo.contracts.examples import example_input, example_inputs
 from zoo.contracts.features import Features, Want
+from zoo.contracts.initialising import skip_initialisers
 from zoo.reference import Reference
 from zoo.registry import registry
 from zoo.spec import BackboneSpec
@@ -68,7 +69,8 @@ class Subject:
 
     def twin(self) -> Backbone:
         """Give another one with the same tensors, to be changed at will."""
-        other = self.build()
+        with skip_initialisers():
+            other = self.build()
         other.load_state_dict(self.backbone.state_dict(), strict=True)
         return other
 
