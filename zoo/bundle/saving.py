@@ -36,7 +36,7 @@ from zoo.wrapping import WRAPPED
 if TYPE_CHECKING:
     from zoo.bundle.basing import Based, BaseLike
 
-__all__ = ["components_of", "created", "native_files", "required", "save", "write"]
+__all__ = ["check_kind", "components_of", "created", "native_files", "required", "save", "write"]
 
 
 def save(
@@ -81,10 +81,7 @@ def save(
         raise BundleError(f"zoo.save takes a model of zoo.build or zoo.load, got {type(model).__name__}.")
     if members not in (None, "embed", "refer"):
         raise ConfigError(f"members must be 'embed' or 'refer', got {members!r}.")
-    if kind not in (None, "full", "delta"):
-        raise ConfigError(f"kind must be 'full' or 'delta', got {kind!r}.")
-    if base is not None and kind != "delta":
-        raise ConfigError("base is for bundles that keep only what differs from it; say so: kind='delta'.")
+    check_kind(kind, base)
     target = bundle_path(path)
     check_target(target, overwrite=overwrite)
     if isinstance(model, Ensemble):
@@ -104,6 +101,18 @@ def save(
     with staged(target, overwrite=overwrite) as folder:
         write(model, folder, bases=bases, probe=probe)
     return target
+
+
+def check_kind(kind: str | None, base: object) -> None:
+    """Refuse a kind that there is not, or a base for one that has none.
+
+    Raises:
+        ConfigError: If it is so.
+    """
+    if kind not in (None, "full", "delta"):
+        raise ConfigError(f"kind must be 'full' or 'delta', got {kind!r}.")
+    if base is not None and kind != "delta":
+        raise ConfigError("base is for bundles that keep only what differs from it; say so: kind='delta'.")
 
 
 def write(

@@ -73,6 +73,8 @@ class RunFile:
         image: Column of the pictures, for a model with one input.
         split: Column of train, validation and test.
         strict: Whether to stop at the first unreadable picture.
+        kind: full, or delta for a bundle that keeps the backbones only by what differs from their base.
+        base: The bundle that a delta is based on; the library's weights by default.
         overwrite: Whether to replace a bundle that is there.
     """
 
@@ -125,6 +127,8 @@ class RunFile:
     image: str | None = None
     split: str | None = None
     strict: bool | None = None
+    kind: str | None = None
+    base: str | None = None
     overwrite: bool | None = None
 
 

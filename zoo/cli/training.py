@@ -203,10 +203,15 @@ def fit(
         str | None, typer.Option("--split", "--split-column", metavar="COL", help="Column of train, validation, test.")
     ] = None,
     strict: Strict = False,
+    kind: Annotated[str, typer.Option(help="full, or delta: the backbones only by what differs from --base.")] = "full",
+    base: Annotated[
+        str | None, typer.Option(metavar="BUNDLE", help="What a delta is based on; the library's weights by default.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train heads on one backbone or several and save the bundle."""
+    from zoo.bundle.saving import check_kind
     from zoo.remote import is_url
     from zoo.training.ranks import rank, world_size
 
@@ -226,9 +231,11 @@ def fit(
     if method == AUTO:  # what was not said is for the advice to say
         run = {key: value for key, value in run.items() if key in ALWAYS or _said(context, key)}
     check_target(out, overwrite=overwrite)
+    check_kind(kind, base)
+    saving: dict[str, Any] = {"kind": kind, "base": base, "overwrite": overwrite}
     source = {"image": image, "split": split, "labels": target or None, "masks": mask or (), "strict": strict}
     try:
-        history, saved = _train(data, source, streams, heads, read_weights(weights), run, out, overwrite=overwrite)
+        history, saved = _train(data, source, streams, heads, read_weights(weights), run, out, saving)
     except KeyboardInterrupt as stop:
         if checkpoint is not None and rank() == 0:
             again = f", in {world_size()} processes again," if world_size() > 1 else ""
@@ -256,8 +263,7 @@ def _train(
     weights: str | None,
     run: Mapping[str, Any],
     out: str,
-    *,
-    overwrite: bool,
+    saving: Mapping[str, Any],
 ) -> tuple[History, str]:
     """Find what is wrong at no cost first; then read, build, train and save."""
     import zoo
@@ -280,7 +286,7 @@ def _train(
         history = zoo.fit(model, table, **run)
     if rank():
         return history, ""
-    return history, shown(model.save(out, overwrite=overwrite))
+    return history, shown(model.save(out, **saving))
 
 
 def _say_history(history: History, out: str, inputs: int) -> None:

@@ -44,6 +44,19 @@ def test_fit_saves_a_bundle_and_says_what_to_type_next(zoo, pets, tmp_path):
     assert zoo("verify", out, "--run").code == 0
 
 
+def test_a_delta_of_another_bundle_has_no_backbone_of_its_own(zoo, pets, tmp_path, monkeypatch):
+    monkeypatch.setenv("ZOO_STORE", str(tmp_path / "store"))
+    first, second = tmp_path / "first", tmp_path / "second"
+    zoo("fit", pets, "--out", first, *TINY)
+
+    assert zoo("fit", pets, "--out", second, *TINY, "--kind", "delta", "--base", first).code == 0
+    assert sum(path.stat().st_size for path in second.rglob("*.safetensors")) < 10_000
+    assert zoo("verify", second, "--run").code == 0
+    refused = zoo("fit", "nowhere", "--out", tmp_path / "third", *TINY, "--base", first)
+    assert (refused.code, "say so: kind='delta'" in refused.err) == (2, True)
+    assert zoo("fit", "nowhere", "--out", tmp_path / "third", *TINY, "--kind", "half").code == 2
+
+
 @pytest.mark.slow
 def test_the_labels_and_parts_are_told_before_training(zoo, pets, tmp_path, monkeypatch, capsys):
     told = []
