@@ -49,6 +49,7 @@ _FACE = {
     "PluginError": ("zoo.errors", "PluginError"),
     "Preprocessing": ("zoo.preprocessing", "Preprocessing"),
     "Provider": ("zoo.contracts.provider", "Provider"),
+    "PruneReport": ("zoo.pruning.report", "PruneReport"),
     "Reference": ("zoo.reference", "Reference"),
     "ShapeError": ("zoo.errors", "ShapeError"),
     "StageMap": ("zoo.contracts.backbone", "StageMap"),
@@ -68,11 +69,13 @@ _FACE = {
     "ZooError": ("zoo.errors", "ZooError"),
     "advise": ("zoo.advising.making", "advise"),
     "build": ("zoo.assembly", "build"),
+    "chain": ("zoo.chaining.running", "chain"),
     "check_options": ("zoo.spec", "check_options"),
     "convert": ("zoo.converting.making", "convert"),
     "diff": ("zoo.remote", "diff"),
     "ensemble": ("zoo.ensembling.making", "ensemble"),
     "evaluate": ("zoo.training.judging.evaluation", "evaluate"),
+    "evaluate_episodes": ("zoo.episodes.evaluating", "evaluate_episodes"),
     "export": ("zoo.exporting.writing", "export"),
     "find_lr": ("zoo.training.rate_finding", "find_lr"),
     "fit": ("zoo.advising.fitting", "fit"),
@@ -88,6 +91,7 @@ _FACE = {
     "load": ("zoo.remote", "load"),
     "plan": ("zoo.training.planning.table", "plan"),
     "plugins": ("zoo.registry", "list_plugins"),
+    "prune": ("zoo.pruning.making", "prune"),
     "read": ("zoo.data", "read"),
     "resolve": ("zoo.catalog", "resolve"),
     "save": ("zoo.remote", "save"),
@@ -134,6 +138,7 @@ __all__ = [
     "PluginError",
     "Preprocessing",
     "Provider",
+    "PruneReport",
     "Reference",
     "ShapeError",
     "StageMap",
@@ -153,11 +158,13 @@ __all__ = [
     "ZooError",
     "advise",
     "build",
+    "chain",
     "check_options",
     "convert",
     "diff",
     "ensemble",
     "evaluate",
+    "evaluate_episodes",
     "export",
     "find_lr",
     "fit",
@@ -172,6 +179,7 @@ __all__ = [
     "load",
     "plan",
     "plugins",
+    "prune",
     "read",
     "resolve",
     "save",
@@ -200,6 +208,7 @@ if TYPE_CHECKING:
     from zoo.catalog import info as info
     from zoo.catalog import list_backbones as list
     from zoo.catalog import resolve as resolve
+    from zoo.chaining.running import chain as chain
     from zoo.contracts.backbone import Backbone as Backbone
     from zoo.contracts.backbone import StageMap as StageMap
     from zoo.contracts.catalog import Catalog as Catalog
@@ -233,6 +242,7 @@ if TYPE_CHECKING:
     from zoo.ensembling.ensemble import Ensemble as Ensemble
     from zoo.ensembling.making import ensemble as ensemble
     from zoo.ensembling.spec import EnsembleSpec as EnsembleSpec
+    from zoo.episodes.evaluating import evaluate_episodes as evaluate_episodes
     from zoo.errors import BundleError as BundleError
     from zoo.errors import CapabilityError as CapabilityError
     from zoo.errors import ConfigError as ConfigError
@@ -248,6 +258,8 @@ if TYPE_CHECKING:
     from zoo.hooks import hookimpl as hookimpl
     from zoo.model import Model as Model
     from zoo.preprocessing import Preprocessing as Preprocessing
+    from zoo.pruning.making import prune as prune
+    from zoo.pruning.report import PruneReport as PruneReport
     from zoo.reference import Reference as Reference
     from zoo.registry import list_plugins as plugins
     from zoo.remote import diff as diff

@@ -18,7 +18,8 @@ from zoo.contracts.backbone import Backbone, check_want
 from zoo.contracts.drawing import draw_once
 from zoo.contracts.head import Head, HeadContext, Needs
 from zoo.contracts.initialising import are_skipped
-from zoo.contracts.weights import fit_weights, read_weights
+from zoo.contracts.weights import copy_weights, fit_weights, read_weights
+from zoo.contracts.widths import as_narrow, reshape
 from zoo.errors import CapabilityError, ConfigError, nearest
 from zoo.model import Model
 from zoo.reference import Reference
@@ -69,7 +70,7 @@ def build(
     *,
     inputs: str | Mapping[str, str] | None = None,
     share: Mapping[str, str] | None = None,
-    weights: str | Path | None = "pretrained",
+    weights: str | Path | Model | None = "pretrained",
     dtype: str | torch.dtype | None = None,
     seed: int | None = None,
 ) -> Model:
@@ -84,8 +85,9 @@ def build(
             named after what it takes, such as ``image``.
         share: New stream to the stream whose module it runs too, on an input of its own: a siamese network, whose one
             module is trained, frozen and stored once.
-        weights: ``"pretrained"``; None for random weights; or the path of a safetensors file with the library's own
-            keys, for a model with one backbone.
+        weights: ``"pretrained"``; None for random weights; the path of a safetensors file with the library's own keys,
+            for a model with one backbone; or a model with the same backbones, whose weights are copied, such as one
+            that learned without labels.
         dtype: Floating type of all parameters, ``float32``, ``bfloat16``, ``float16`` or ``float64``; None for the one
             that they are built with, float32. Inputs are converted.
         seed: Seed of all random weights, the heads' among them; None to draw from torch's global generator. The
@@ -102,10 +104,13 @@ def build(
         WeightsError: If the weights cannot be had or do not fit.
     """
     floating = None if dtype is None else _floating(dtype)
-    spec = _with_origin(plan_model(backbone, heads, inputs=inputs, share=share), weights)
-    wrapped = _wrapped(backbone, weights)
+    source = weights if isinstance(weights, Model) else None
+    weights = None if isinstance(weights, Model) else weights
+    spec = _with_origin(plan_model(backbone, heads, inputs=inputs, share=share), weights, source)
+    given = _wrapped(backbone, weights)
     with nullcontext() if seed is None else torch.random.fork_rng():
-        model = assemble(spec, weights=weights, seed=seed, given=wrapped)
+        given |= {} if source is None else _copies(spec, source)
+        model = assemble(spec, weights=weights, seed=seed, given=given)
     return model if floating is None else model.to(dtype=floating)
 
 
@@ -210,16 +215,43 @@ def _wrapped(backbone: BackboneLike, weights: str | Path | None) -> dict[str, Ba
     return given
 
 
-def _with_origin(spec: ModelSpec, weights: str | Path | None) -> ModelSpec:
+def _with_origin(spec: ModelSpec, weights: str | Path | None, source: Model | None = None) -> ModelSpec:
     """Let the spec say where the weights really come from: random ones have neither source nor licence."""
     if weights == "pretrained":
         return spec
     origin = None if weights is None else Path(weights).name
-    streams = {
-        name: replace(entry, backbone=replace(entry.backbone, weights=origin, license=None))
-        for name, entry in spec.streams.items()
-    }
+    streams = {}
+    for name, entry in spec.streams.items():
+        begun = None if source is None else _counterpart(source, name, spec).spec
+        weights_of, license_of = (origin, None) if begun is None else (begun.weights, begun.license)
+        asked = entry.backbone if begun is None else as_narrow(entry.backbone, begun)
+        streams[name] = replace(entry, backbone=replace(asked, weights=weights_of, license=license_of))
     return replace(spec, streams=streams)
+
+
+def _counterpart(source: Model, stream: str, spec: ModelSpec) -> Backbone:
+    """Find the backbone of another model whose weights a stream is to have: that of its name, or the only one.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    owners = {spec.owner(name) for name in spec.streams}
+    only = next(iter(source.backbones)) if len(source.backbones) == len(owners) == 1 else None
+    name = spec.owner(stream) if spec.owner(stream) in source.backbones else only
+    if name is None:
+        raise ConfigError(f"The model given as weights has no stream {stream!r}, but {', '.join(source.backbones)}.")
+    return source.backbones[name]
+
+
+def _copies(spec: ModelSpec, source: Model) -> dict[str, Backbone]:
+    """Build the backbones with the weights of another model's."""
+    made = {}
+    for stream in dict.fromkeys(spec.owner(name) for name in spec.streams):
+        asked, found = spec.streams[stream].backbone, _counterpart(source, stream, spec)
+        made[stream] = registry().provider(asked.provider).build(asked, weights=None)
+        reshape(made[stream].native, asked.widths, where=asked.reference)
+        copy_weights(made[stream], found, where=f"the model given as weights, whose backbone is {found.spec.reference}")
+    return made
 
 
 def assemble(
@@ -267,8 +299,14 @@ def assemble(
             backbones[stream] = (given or {})[stream]
         else:
             provider = registry().provider(entry.backbone.provider)
+            if entry.backbone.widths and weights is not None:
+                raise ConfigError(
+                    f"{entry.backbone.reference} is pruned, and its weights are in its bundle alone; load that, or "
+                    "build it with weights=None."
+                )
             with draw_once() if weights is None and not are_skipped() else nullcontext():
                 backbones[stream] = provider.build(entry.backbone, weights=weights)
+            reshape(backbones[stream].native, entry.backbone.widths, where=entry.backbone.reference)
     return Model(spec, backbones, heads, wants, _optional(spec, heads, context)).eval()
 
 

@@ -38,13 +38,20 @@ class Augmentation:
         contrast: The same for the contrast.
         saturation: The same for the saturation.
         hue: Most that the hue turns, in turns, in ``[0, 0.5]``.
+        jitter: Chance that brightness, contrast, saturation and hue change at all, in ``[0, 1]``.
+        grey: Chance that a view loses its colours, in ``[0, 1]``.
+        blur: Chance that it is blurred by a Gaussian, in ``[0, 1]``.
+        sigma: Least and largest standard deviation of that Gaussian, in pixels of the view, above 0.
+        solarize: Chance that its values of 128 and more are inverted, in ``[0, 1]``.
         policy: ``trivial`` (one operation of any strength), ``rand`` (two operations of strength ``magnitude``) or
             ``auto`` (the policy that was learned on ImageNet); None for none.
         magnitude: Strength of ``rand``, 0 to 30; 9 by default.
         erasing: Chance that a rectangle of the finished tensor is set to 0, in ``[0, 1]``.
+        size: Height and width of a view in pixels, 1 or more, where it is not to have the backbone's; it needs
+            ``scale``.
 
     Raises:
-        ConfigError: If a number is out of its range, or a magnitude comes without ``rand``.
+        ConfigError: If a number is out of its range, a magnitude comes without ``rand``, or a size without ``scale``.
 
     Example:
         >>> Augmentation.preset("light").flip
@@ -54,6 +61,7 @@ class Augmentation:
         The training recipe of torchvision's classification references, by ``torchvision.transforms.v2``.
         TrivialAugment: Müller and Hutter, 2021, arXiv:2103.10158; RandAugment: Cubuk et al., 2019, arXiv:1909.13719;
         AutoAugment: Cubuk et al., 2018, arXiv:1805.09501; random erasing: Zhong et al., 2017, arXiv:1708.04896.
+        Jitter, grey, blur (Pillow's): Chen et al., 2020, arXiv:2002.05709; solarising: Grill et al., arXiv:2006.07733.
     """
 
     scale: tuple[float, float] | None = None
@@ -64,17 +72,25 @@ class Augmentation:
     contrast: float = 0.0
     saturation: float = 0.0
     hue: float = 0.0
+    jitter: float = 1.0
+    grey: float = 0.0
+    blur: float = 0.0
+    sigma: tuple[float, float] = (0.1, 2.0)
+    solarize: float = 0.0
     policy: Literal["trivial", "rand", "auto"] | None = None
     magnitude: int | None = None
     erasing: float = 0.0
+    size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         if self.scale is not None and not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise ConfigError(f"Augmentation: scale must be two shares of the area in (0, 1], got {self.scale}.")
-        if not 0 < self.ratio[0] <= self.ratio[1] < math.inf:
-            raise ConfigError(f"Augmentation: ratio must be two numbers above 0, the lesser first, got {self.ratio}.")
-        for name in ("flip", "vertical_flip", "erasing"):
+        for name in ("ratio", "sigma"):
+            pair = getattr(self, name)
+            if not 0 < pair[0] <= pair[1] < math.inf:
+                raise ConfigError(f"Augmentation: {name} must be two numbers above 0, the lesser first, got {pair}.")
+        for name in _CHANCES:
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"Augmentation: {name} must be a chance in [0, 1], got {getattr(self, name)}.")
         for name in ("brightness", "contrast", "saturation"):
@@ -82,6 +98,9 @@ class Augmentation:
                 raise ConfigError(f"Augmentation: {name} must be 0 or more, got {getattr(self, name)}.")
         if not 0 <= self.hue <= 0.5:
             raise ConfigError(f"Augmentation: hue must be in [0, 0.5], got {self.hue}.")
+        if self.size is not None and (self.scale is None or min(self.size) < 1):
+            got = f"got {self.size} and the scale {self.scale}"
+            raise ConfigError(f"Augmentation: size must be two numbers of 1 or more and needs a scale, {got}.")
         if self.policy not in (None, "trivial", "rand", "auto"):
             raise ConfigError(f"Augmentation: policy must be trivial, rand, auto or None, got {self.policy!r}.")
         if self.magnitude is not None and (self.policy != "rand" or not 0 <= self.magnitude <= 30):
@@ -96,7 +115,7 @@ class Augmentation:
 
         Args:
             name: ``none``; ``light``: random crops and mirror images; ``standard``: those, TrivialAugment, and erasing
-                with a chance of 0.1.
+                with a chance of 0.1; ``simclr``: those of ``light``, strong changes of colour, grey and blur.
 
         Raises:
             UnknownName: If there is no such preset.
@@ -123,12 +142,13 @@ class Augmentation:
     @property
     def idle(self) -> bool:
         """Whether it changes nothing."""
-        return replace(self, ratio=(3 / 4, 4 / 3)) == Augmentation()
+        plain = Augmentation()
+        return replace(self, ratio=plain.ratio, jitter=plain.jitter, sigma=plain.sigma) == plain
 
     @property
     def only_moves(self) -> bool:
         """Whether it cuts and mirrors and leaves colours alone, apart from erasing."""
-        return self.policy is None and not (self.brightness or self.contrast or self.saturation or self.hue)
+        return self.policy is None and not any(getattr(self, name) for name in (*_COLOURS, "grey", "blur", "solarize"))
 
     def views(self, preprocessing: Preprocessing) -> Views:
         """Make what gives training views for a backbone.
@@ -139,10 +159,16 @@ class Augmentation:
         return Views(self, preprocessing)
 
 
+_CHANCES = ("flip", "vertical_flip", "jitter", "grey", "blur", "solarize", "erasing")
+_COLOURS = ("brightness", "contrast", "saturation", "hue")
 _PRESETS: Mapping[str, Mapping[str, Any]] = {
     "none": {},
     "light": {"scale": (0.08, 1.0), "flip": 0.5},
     "standard": {"scale": (0.08, 1.0), "flip": 0.5, "policy": "trivial", "erasing": 0.1},
+    "simclr": {
+        **{"scale": (0.08, 1.0), "flip": 0.5, "jitter": 0.8, "grey": 0.2, "blur": 0.5},
+        **{"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2},
+    },
 }
 # pydantic reads it, the dataclass does not know it
 setattr(Augmentation, "__pydantic_config__", {"extra": "forbid", "allow_inf_nan": False})  # noqa: B010
@@ -164,8 +190,10 @@ class Views:
 
     def __post_init__(self) -> None:
         """Make the operations once."""
-        object.__setattr__(self, "_before", _operations(self.augmentation, self.preprocessing))
         last = self.preprocessing
+        if self.augmentation.size is not None:
+            last = replace(last, size=self.augmentation.size)
+        object.__setattr__(self, "_before", _operations(self.augmentation, last))
         if self.augmentation.scale is not None:  # the random crop has scaled it
             last = replace(last, resize=None, fit="plain", multiple=1, snap="down")
         object.__setattr__(self, "_last", last)
@@ -224,7 +252,7 @@ class Views:
 
         image = Image.fromarray(mask_pixels(mask).numpy().astype(np.int32))
         with _seeded(chance):
-            for operation in _operations(self.augmentation, self.preprocessing, fill):
+            for operation in _operations(self.augmentation, self._last, fill):
                 image = operation(image)
         return self._last.apply_mask(image, fill=fill)
 
@@ -241,7 +269,7 @@ class Views:
         crop: Any = self._before[0]
         place = crop.make_params([jpeg])
         area = place["left"], place["top"], place["width"], place["height"]
-        piece = scaled_piece(jpeg, area, self.preprocessing.size, self.preprocessing.interpolation)
+        piece = scaled_piece(jpeg, area, self._last.size, self._last.interpolation)
         if isinstance(piece, torch.Tensor):
             if self.augmentation.only_moves and piece.shape[0] == self.preprocessing.channels:
                 return piece
@@ -308,10 +336,7 @@ def _operations(
         made.append(v2.RandomHorizontalFlip(augmentation.flip))
     if augmentation.vertical_flip:
         made.append(v2.RandomVerticalFlip(augmentation.vertical_flip))
-    colours = {name: getattr(augmentation, name) for name in ("brightness", "contrast", "saturation", "hue")}
-    if any(colours.values()):
-        jitter = v2.ColorJitter(**colours)
-        made.append(partial(_beside, jitter) if of_mask else jitter)
+    made += [partial(_beside, colour) if of_mask else colour for colour in _colouring(augmentation)]
     if augmentation.policy is not None:
         policy = _policy(augmentation, mask_fill)
         if of_mask:
@@ -320,16 +345,41 @@ def _operations(
     return made
 
 
+def _colouring(augmentation: Augmentation) -> Iterator[Operation]:
+    """Make the operations that change colours and leave every pixel in its place."""
+    from torchvision.transforms import v2
+
+    colours = {name: getattr(augmentation, name) for name in _COLOURS}
+    if any(colours.values()) and augmentation.jitter:
+        jitter = v2.ColorJitter(**colours)
+        yield jitter if augmentation.jitter == 1 else v2.RandomApply([jitter], augmentation.jitter)
+    if augmentation.grey:
+        yield v2.RandomGrayscale(augmentation.grey)
+    if augmentation.blur:
+        yield partial(_blurred, augmentation.blur, augmentation.sigma)
+    if augmentation.solarize:
+        yield v2.RandomSolarize(128, augmentation.solarize)
+
+
+def _blurred(chance: float, sigma: tuple[float, float], image: Image.Image) -> Image.Image:
+    """Blur a picture with a chance; what it draws does not depend on the picture."""
+    import torch
+    from PIL import ImageFilter
+
+    drawn, share = torch.rand(2).tolist()
+    return image.filter(ImageFilter.GaussianBlur(sigma[0] + share * (sigma[1] - sigma[0]))) if drawn < chance else image
+
+
 _HOOK = "_apply_image_or_video_transform"
 """What a policy of torchvision calls for each operation: picture, name, strength, filter and fill."""
 _MOVES = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
 
 
-def _beside(jitter: Operation, mask: Image.Image) -> Image.Image:
+def _beside(colour: Operation, mask: Image.Image) -> Image.Image:
     """Draw what a change of colours draws, and leave the mask alone."""
     from PIL import Image
 
-    jitter(Image.new("RGB", (1, 1)))
+    colour(Image.new("RGB", (1, 1)))
     return mask
 
 

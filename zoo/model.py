@@ -20,6 +20,7 @@ from zoo.contracts.sharing import Shared
 from zoo.data import PRESENT, Inputs, Preparer, Sample, prepared
 from zoo.errors import UnknownName, nearest
 from zoo.freezing import NormPins, freeze_module, freeze_stages
+from zoo.growing import Growing
 from zoo.predicting import Prediction, plain, predict
 from zoo.routing import by_stream
 from zoo.spec import ModelSpec
@@ -28,7 +29,7 @@ from zoo.stages import StageRow, heads_named, one_stage, parameters_by_stage, st
 __all__ = ["Model", "StageRow"]
 
 
-class Model(Adapting):
+class Model(Adapting, Growing):
     """Backbones with heads on them; made by ``zoo.build`` and ``zoo.load``.
 
     Args:
@@ -64,6 +65,8 @@ class Model(Adapting):
         self._alone = next(iter(spec.streams)) if len(spec.streams) == 1 and not optional else None
         self.provenance: dict[str, Any] = {}
         """How the model came to be (method, data, metrics); JSON, kept in its bundle."""
+        self.state: dict[str, Any] = {}
+        """What methods keep from one run to the next, by name: trees of tensors and JSON, kept in its bundle."""
         self.cut: dict[str, frozenset[str]] = {
             stream: _cut_off(backbone, spec.streams[stream].keep) for stream, backbone in backbones.items()
         }

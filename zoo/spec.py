@@ -122,6 +122,9 @@ class BackboneSpec:
         license: SPDX identifier of the weights where the library states one.
         preprocessing: From a picture to the input; None where pictures are not the input.
         construction: All that the provider needs to build the module again without a network.
+        widths: How layers of a pruned backbone differ from those that the provider builds: path of a layer in the
+            library's module to the sizes that differ, such as ``{"out_channels": 40}``. Empty for one that is whole;
+            ``pooled_dim``, ``token_dim``, ``parameters`` and the stages' channels are those after pruning.
     """
 
     reference: str
@@ -143,6 +146,18 @@ class BackboneSpec:
     license: str | None = None
     preprocessing: Preprocessing | None = None
     construction: Mapping[str, Any] = field(default_factory=dict)
+    widths: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """Have no widths written where there are none, so that readers from before them read what is whole."""
+        from pydantic_core.core_schema import wrap_serializer_function_ser_schema
+
+        schema = handler(source)
+        schema["serialization"] = wrap_serializer_function_ser_schema(
+            lambda spec, write: {key: value for key, value in write(spec).items() if key != "widths" or value}
+        )
+        return schema
 
     @property
     def maps(self) -> tuple[StageSpec, ...]:

@@ -18,6 +18,7 @@ def zoo_heads() -> dict[str, str]:
         "prototype": "zoo_heads.prototype:Prototype",
         "regression": "zoo_heads.regression:Regression",
         "segmentation": "zoo_heads.segmentation:Segmentation",
+        "tip_adapter": "zoo_heads.tip_adapter:TipAdapter",
         "two_stream": "zoo_heads.two_stream:TwoStream",
         "zero_shot": "zoo_heads.zero_shot:ZeroShot",
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ from zoo.contracts.features import Features
 from zoo.contracts.head import HeadContext, Needs
 from zoo.errors import CapabilityError, ConfigError
 from zoo.spec import HeadSpec
-from zoo_heads.classes import ClassTask
+from zoo_heads.classes import ClassTask, more_classes
 from zoo_heads.classifier import ClassifierConfig, classifying_layers
 
 __all__ = ["AttentionPool", "AttentionPoolConfig", "AttentionPooling"]
@@ -112,6 +113,10 @@ class AttentionPool(ClassTask):
             )
         self.pool = AttentionPooling(width, heads=config.heads, mlp_ratio=config.mlp_ratio)
         self.layers = classifying_layers(config, width, len(self.labels.classes))
+
+    def grown(self, classes: Sequence[str]) -> HeadSpec:
+        """Describe itself with more classes: further rows of the last layer."""
+        return more_classes(self.spec, self.config, classes)
 
     @classmethod
     def reads(cls, config: AttentionPoolConfig) -> Needs:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,7 +18,17 @@ from zoo.errors import ConfigError, DataError, UnknownName, nearest
 from zoo.spec import HeadSpec
 from zoo_heads.labels import LabelKind, MultipleLabels, SingleLabel, label_text
 
-__all__ = ["ClassConfig", "ClassTask", "check_classes", "complete_classes", "is_whole", "must_have_classes", "texts_of"]
+__all__ = [
+    "ClassConfig",
+    "ClassTask",
+    "check_classes",
+    "complete_classes",
+    "in_order",
+    "is_whole",
+    "more_classes",
+    "must_have_classes",
+    "texts_of",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +111,11 @@ class ClassTask(Task):
             weights = len(target) / (count * torch.bincount(target, minlength=count).clamp(min=1))
         self.get_buffer("class_weights").copy_(weights)
 
+    def new_classes(self, labels: Sequence[Label]) -> list[str]:
+        """Name the classes among labels that it does not know, sorted; whole numbers by value."""
+        found, _ = texts_of(self.spec, {self.spec.name: labels}, None)
+        return in_order(found - self.labels.index.keys())
+
     @abstractmethod
     def score(self, features: Features) -> Tensor:
         """Give the logits, ``(B, K)``."""
@@ -154,6 +169,24 @@ def check_classes(classes: Sequence[str] | None, *, least: int) -> None:
     if len(set(classes)) < len(classes):
         twice = [name for name, count in Counter(classes).items() if count > 1]
         raise ConfigError(f"classes must differ, got {twice[0]!r} twice.")
+
+
+def more_classes(spec: HeadSpec, config: ClassConfig, classes: Sequence[str]) -> HeadSpec:
+    """Describe a head with further classes behind those that it has.
+
+    Raises:
+        ConfigError: If there are none, one is there already, or class weights have a factor for each class.
+    """
+    if isinstance(classes, str) or not classes or not all(isinstance(one, str) for one in classes):
+        raise ConfigError(f"The head {spec.name!r} grows by a list of one or more new classes, got {classes!r}.")
+    if isinstance(config.class_weights, tuple):
+        raise ConfigError(
+            f"The head {spec.name!r} has class_weights for its {len(config.class_weights)} classes, and cannot know "
+            "those of new ones; build it with class_weights='balanced', or without."
+        )
+    every = [*must_have_classes(spec, config.classes), *classes]
+    check_classes(every, least=1)
+    return spec.with_config(classes=every)
 
 
 def must_have_classes(spec: HeadSpec, classes: tuple[str, ...] | None) -> tuple[str, ...]:
@@ -211,8 +244,12 @@ def complete_classes(
     least = 1 if lists or several else 2
     if len(found) < least:
         raise DataError(f"The column {column!r} has {len(found)} class; a {spec.type} needs {least} or more.")
-    classes = sorted(found, key=lambda text: (not is_whole(text), int(text) if is_whole(text) else 0, text))
-    return spec.with_config(classes=classes, **({"multi_label": True} if lists else {}))
+    return spec.with_config(classes=in_order(found), **({"multi_label": True} if lists else {}))
+
+
+def in_order(classes: Iterable[str]) -> list[str]:
+    """Sort classes; whole numbers by value, before all others."""
+    return sorted(classes, key=lambda text: (not is_whole(text), int(text) if is_whole(text) else 0, text))
 
 
 def is_whole(text: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,7 +12,7 @@ from zoo.contracts.features import Features
 from zoo.contracts.head import HeadContext, Needs
 from zoo.errors import CapabilityError, ConfigError
 from zoo.spec import HeadSpec
-from zoo_heads.classes import ClassConfig, ClassTask
+from zoo_heads.classes import ClassConfig, ClassTask, more_classes
 from zoo_heads.layers import Cosine, check_layers, projection
 
 __all__ = ["Classifier", "ClassifierConfig", "classifying_layers"]
@@ -68,6 +69,10 @@ class Classifier(ClassTask):
     def __init__(self, spec: HeadSpec, config: ClassifierConfig, context: HeadContext) -> None:
         super().__init__(spec, config, context)
         self.layers = classifying_layers(config, context.streams[self.stream].pooled_dim, len(self.labels.classes))
+
+    def grown(self, classes: Sequence[str]) -> HeadSpec:
+        """Describe itself with more classes: further rows of the last layer."""
+        return more_classes(self.spec, self.config, classes)
 
     @classmethod
     def reads(cls, config: ClassifierConfig) -> Needs:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import MetricCollection
 
 from zoo.contracts.features import Features
-from zoo.contracts.head import HeadContext, Label, Needs, Task, TaskConfig
-from zoo.errors import CapabilityError, ConfigError, DataError
+from zoo.contracts.head import HeadContext, Needs
+from zoo.errors import CapabilityError, ConfigError
 from zoo.spec import HeadSpec
-from zoo_heads.classes import check_classes, complete_classes, must_have_classes
-from zoo_heads.labels import MISSING, SingleLabel
+from zoo_heads.labels import MISSING
+from zoo_heads.taught import TaughtConfig, TaughtTask
 
 __all__ = ["Prototype", "PrototypeConfig"]
 
@@ -25,7 +23,7 @@ SCALE = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrototypeConfig(TaskConfig):
+class PrototypeConfig(TaughtConfig):
     """Settings of a prototype head.
 
     Args:
@@ -35,22 +33,20 @@ class PrototypeConfig(TaskConfig):
         scale: What cosines are multiplied by, above 0; None for 10.
     """
 
-    classes: tuple[str, ...] | None = None
     distance: Literal["euclidean", "cosine"] = "euclidean"
     normalize: bool = False
     scale: float | None = None
 
     def __post_init__(self) -> None:
         """Check the values."""
-        TaskConfig.__post_init__(self)
-        check_classes(self.classes, least=2)
+        TaughtConfig.__post_init__(self)
         if self.distance == "euclidean" and self.scale is not None:
             raise ConfigError("scale is of cosines; set distance='cosine' or leave it out.")
         if self.scale is not None and not self.scale > 0:
             raise ConfigError(f"scale must be above 0, got {self.scale}.")
 
 
-class Prototype(Task):
+class Prototype(TaughtTask):
     """The mean of each class's pooled vectors over the training rows; it has no parameters.
 
     ``zoo.fit`` shows it the training rows before the first epoch and, where something below it trains, after each.
@@ -65,19 +61,18 @@ class Prototype(Task):
 
     Source:
         Snell et al., "Prototypical Networks for Few-shot Learning", 2017, arXiv:1703.05175, equations 1 and 2. Ours
-        takes all training rows for the support set, and trains what is below by ordinary epochs instead of episodes.
+        takes all training rows for the support set; the method ``few_shot`` trains what is below by the paper's
+        episodes, any other by ordinary epochs.
     """
 
     Config = PrototypeConfig
     summary = "Few-shot: the class whose mean vector over the training rows is nearest; nothing is trained"
-    learns_features: ClassVar[bool] = True
+    learns = "prototypes"
 
     def __init__(self, spec: HeadSpec, config: PrototypeConfig, context: HeadContext) -> None:
         super().__init__(spec, config, context)
-        self.labels = SingleLabel(spec.name, must_have_classes(spec, config.classes))
         width = context.streams[self.stream].pooled_dim
         self.register_buffer("prototypes", torch.zeros(len(self.labels.classes), width))
-        self.register_buffer("rows", torch.zeros(len(self.labels.classes), dtype=torch.int64))
         self._sums: Tensor | None = None
         self._rows: Tensor | None = None
 
@@ -85,14 +80,6 @@ class Prototype(Task):
     def reads(cls, config: PrototypeConfig) -> Needs:
         """Read the pooled vector."""
         return Needs(pooled=True)
-
-    @classmethod
-    def complete(cls, spec: HeadSpec, columns: Mapping[str, Sequence[Label]], context: HeadContext) -> HeadSpec:
-        """Take the classes from the labels, sorted; whole numbers by value."""
-        config: PrototypeConfig = cls.read_config(spec)
-        if config.classes is not None:
-            return spec
-        return complete_classes(spec, columns, target=config.target, several=None)
 
     def learn(self, features: Features, target: Tensor) -> None:
         """Add a batch to the sums of its classes."""
@@ -112,13 +99,10 @@ class Prototype(Task):
         """
         sums, rows = self._sums, self._rows
         self._sums = self._rows = None
-        if sums is None or rows is None or not bool(rows.all()):
-            counts = [0] * len(self.labels.classes) if rows is None else rows.tolist()
-            names = [repr(name) for name, count in zip(self.labels.classes, counts, strict=True) if not count]
-            raise DataError(
-                f"The head {self.spec.name!r} (prototype) needs a training row of each class, and there is none of "
-                f"{', '.join(names[:5])}; give one, or leave the class out of classes."
-            )
+        if sums is None or rows is None:
+            rows = torch.zeros(len(self.labels.classes), dtype=torch.int64)
+        self._check_all(rows)
+        assert sums is not None
         self.get_buffer("prototypes").copy_(sums / rows[:, None])
         self.get_buffer("rows").copy_(rows)
 
@@ -132,50 +116,7 @@ class Prototype(Task):
         mode = "donot_use_mm_for_euclid_dist"
         return -torch.cdist(given.to(exact), prototypes.to(exact), compute_mode=mode).square()
 
-    def encode(self, labels: Sequence[Label]) -> Tensor:
-        """Turn labels into targets; raises ``DataError`` for one that is none of the classes."""
-        return self.labels.encode(labels)
-
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Give the cross-entropy, in nats."""
-        return self.labels.loss(output, target, None, 0.0)
-
-    @property
-    def activation(self) -> Literal["softmax", "sigmoid"] | None:
-        """Softmax over the classes."""
-        return "softmax"
-
-    def metrics(self) -> MetricCollection:
-        """Make fresh metrics."""
-        return self.labels.metrics(0.5)
-
-    @property
-    def best_metric(self) -> tuple[str, bool]:
-        """Balanced accuracy."""
-        return self.labels.best_metric, True
-
-    def update(self, metrics: MetricCollection, output: Tensor, target: Tensor) -> None:
-        """Feed a batch to the metrics."""
-        self._check_learnt()
-        self.labels.update(metrics, output, target)
-
-    def decode(self, output: Tensor) -> list[Any]:
-        """Give a ``ClassPrediction`` for each sample."""
-        self._check_learnt()
-        return self.labels.decode(output, 0.5)
-
-    def example_labels(self) -> list[Label]:
-        """Give each class once, and a missing label."""
-        return [*self.labels.classes, None]
-
     def _vectors(self, features: Features) -> Tensor:
         if features.pooled is None:
             raise CapabilityError(f"The head {self.spec.name!r} needs the pooled vector, and it was not computed.")
         return F.normalize(features.pooled, dim=-1) if self.config.normalize else features.pooled
-
-    def _check_learnt(self) -> None:
-        if not bool(self.get_buffer("rows").all()):
-            raise ConfigError(
-                f"The head {self.spec.name!r} (prototype) has not learnt its prototypes yet; show it labelled rows by "
-                "zoo.fit."
-            )

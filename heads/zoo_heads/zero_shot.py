@@ -122,7 +122,7 @@ class ZeroShot(ClassTask):
 
     def prepare(self, labels: Sequence[Label]) -> None:
         """Refuse to learn without embeddings, and learn the balanced class weights, if they are asked for."""
-        self._check_told()
+        self.check_told()
         super().prepare(labels)
 
     def score(self, features: Features) -> Tensor:
@@ -140,15 +140,20 @@ class ZeroShot(ClassTask):
 
     def update(self, metrics: MetricCollection, output: Tensor, target: Tensor) -> None:
         """Feed a batch to the metrics."""
-        self._check_told()
+        self.check_told()
         super().update(metrics, output, target)
 
     def decode(self, output: Tensor) -> list[Any]:
         """Give a ``ClassPrediction`` or ``LabelsPrediction`` for each sample."""
-        self._check_told()
+        self.check_told()
         return super().decode(output)
 
-    def _check_told(self) -> None:
+    def check_told(self) -> None:
+        """Refuse to tell anything before the classes' embeddings are set.
+
+        Raises:
+            ConfigError: If they are not.
+        """
         if not bool(self.get_buffer("class_embeddings").any()):
             raise ConfigError(
                 f"The head {self.spec.name!r} (zero_shot) does not know what its classes mean yet; call "

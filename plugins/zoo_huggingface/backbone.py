@@ -115,10 +115,11 @@ class HuggingFaceBackbone(Backbone):
     def native_files(self) -> dict[str, object]:
         """Give the files of processor, tokenizer or feature extractor, and the ``config.json`` of a whole module.
 
-        Of a module that was cut, transformers would fill what is not there with random numbers.
+        Of a module that was cut, transformers would fill what is not there with random numbers, and one that was pruned
+        it cannot build.
         """
         brought: dict[str, object] = {} if self._companion is None else dict(self._companion.files())
-        if not self._whole:
+        if not self._whole or self.spec.widths:
             return brought
         native: Any = self.native
         config = json.loads(native.config.to_json_string())

@@ -31,6 +31,7 @@ class BitFit(Method):
     backbone_lr_scale: float = 1.0
 
     summary = "The heads and the biases of the backbones learn, a thousandth of the parameters"
+    when = "Backbones with biases (transformers), little data, and many models of one backbone as small deltas."
 
     def __post_init__(self) -> None:
         """Check the rate."""

@@ -37,6 +37,7 @@ class Discriminative(Method):
     backbone_lr_scale: float = 1.0
 
     summary = "Everything learns, each block at three quarters of the rate of the one above it"
+    when = "Fine-tuning a deep pretrained backbone on data that is near what it was trained on."
 
     def __post_init__(self) -> None:
         """Check the settings."""

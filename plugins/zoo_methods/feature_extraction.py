@@ -24,6 +24,7 @@ class FeatureExtraction(Method):
     """
 
     summary = "Frozen backbone, features computed once and kept; only the heads learn"
+    when = "First of all: in minutes on a CPU, and best with little data that is near the pretraining."
 
     def plan(self, streams: Mapping[str, BackboneOutline], *, epochs: int, lr: float) -> Plan:
         """Freeze every stage of every stream in every epoch."""

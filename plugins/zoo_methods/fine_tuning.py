@@ -27,6 +27,7 @@ class FineTuning(Method):
     backbone_lr_scale: float = 0.1
 
     summary = "Everything learns, the backbones at a tenth of the heads' rate"
+    when = "Thousands of labelled rows, or pictures unlike those of the pretraining."
 
     def __post_init__(self) -> None:
         """Check the rate."""

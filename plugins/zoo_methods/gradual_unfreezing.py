@@ -39,6 +39,7 @@ class GradualUnfreezing(Method):
     lr_divisor: float = 2.6
 
     summary = "The heads first, then one more stage at a time from the last to the first, at falling rates"
+    when = "Some hundred labelled rows, where fine-tuning at once forgets what was pretrained."
 
     def __post_init__(self) -> None:
         """Check the settings."""

@@ -35,6 +35,7 @@ class LinearProbeThenFinetune(Method):
     finetune_lr_scale: float = 0.1
 
     summary = "The heads alone first, then everything at a tenth of the rate, with a schedule of its own"
+    when = "Fine-tuning that has to hold on data unlike the training rows, too."
 
     def __post_init__(self) -> None:
         """Check the settings."""

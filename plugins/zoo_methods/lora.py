@@ -51,6 +51,7 @@ class LoRA(Method):
     merge: bool = False
 
     summary = "Frozen backbone with low-rank adapters beside its layers, which learn with the heads"
+    when = "Transformers too large to train whole, or many tasks on one backbone that is kept once."
 
     def __post_init__(self) -> None:
         """Check what does not depend on the model."""

@@ -35,6 +35,7 @@ class Partial(Method):
     backbone_lr_scale: float = 0.1
 
     summary = "The heads and the last stages learn, the stages before them rest"
+    when = "Between feature extraction and fine-tuning: some hundred rows, or a CPU to train on."
 
     def __post_init__(self) -> None:
         """Check the settings."""

@@ -128,9 +128,9 @@ class TimmBackbone(Backbone):
     def native_files(self) -> dict[str, object]:
         """Give the ``config.json`` with which ``timm.create_model("local-dir:…")`` builds this folder.
 
-        timm builds whole models only, so where something was cut off there is none.
+        timm builds whole models only, so where something was cut off or pruned there is none.
         """
-        if self.kept is not None:
+        if self.kept is not None or self.spec.widths:
             return {}
         arguments = dict(self.spec.construction["arguments"])
         native: Any = self.native

@@ -93,10 +93,12 @@ class TorchvisionBackbone(Backbone):
 
         ``torchvision.models.get_model(architecture, **arguments)``, of it what is ``inside``, without what was
         ``dropped``, the first convolution ``conv`` for ``in_channels`` channels, batch norms frozen with the epsilon
-        ``frozen_norm`` if there is one, and the identity at every path of ``identity``; then the weights fit strictly.
+        ``frozen_norm`` if there is one, the identity at every path of ``identity``, and the sizes that are in
+        ``widths`` if it is there, of a pruned backbone; then the weights fit strictly.
         """
         construction, anatomy = self.spec.construction, self._anatomy
         replaced = (anatomy.classifier, *anatomy.inert) if anatomy.classifier else ()
+        pruned = {path: dict(sizes) for path, sizes in self.spec.widths.items()}
         return {
             "config.json": {
                 "library": "torchvision",
@@ -109,6 +111,7 @@ class TorchvisionBackbone(Backbone):
                 "frozen_norm": anatomy.frozen_norm.get(construction["tag"]),
                 "drop_path": construction.get("drop_path"),
                 "identity": list(dict.fromkeys((*replaced, *self._cut))),
+                **({"widths": pruned} if pruned else {}),
             }
         }
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from zoo.chaining.recipe import read_chain
 from zoo.cli import main
 from zoo.cli.app import app
 from zoo.cli.runfile import read_run
@@ -86,8 +87,9 @@ def test_the_examples_of_a_page_run_as_they_stand(page, workplace):
             if block.mark != "needs":
                 exec(code, namespace)
         elif block.language == "yaml":
-            (workplace / "run.yaml").write_text(block.text)
-            assert read_run(workplace / "run.yaml"), where
+            file, read = ("chain.yaml", read_chain) if "steps:" in block.text else ("run.yaml", read_run)
+            (workplace / file).write_text(block.text)
+            assert read(workplace / file), where
         elif block.language == "sh":
             for command in commands(block):
                 assert parses(command), where

@@ -266,3 +266,42 @@ def test_zero_shot_heads_conform(clip, config):
     tower = text_tower(clip[0])
 
     check_head(head, f"hf:{clip[0]}#vision", ready=lambda model: model.task("kind").read_prompts(tower))
+
+
+@pytest.mark.slow
+def test_a_cache_beside_zero_shot_logits_conforms_and_adds_to_those_of_clip(clip):
+    tower = text_tower(clip[0])
+    head = {"type": "tip_adapter", "name": "kind", "classes": CLASSES, "dim": 16, "templates": ["a {}", "the {}."]}
+    plain = read(clip[0], templates=["a {}", "the {}."])
+    model = zoo.build(f"hf:{clip[0]}#vision", {**head, "shots": 1, "alpha": 1e-9})
+    model.task("kind").read_prompts(tower)
+
+    with torch.no_grad():
+        torch.testing.assert_close(model(pictures())["kind"], plain(pictures())["kind"])
+    check_head(head, f"hf:{clip[0]}#vision", ready=lambda model: model.task("kind").read_prompts(tower))
+
+
+# --- as a teacher
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_as_a_teacher_it_gives_the_ensembled_prompts_logits_class_by_class(clip):
+    folder, whole = clip
+    templates = ["a photo of a {}.", "a drawing of the {}", "{}"]
+    teacher = read(folder, templates=templates, scale=whole.logit_scale.exp().item())
+
+    logits = teacher(pictures())["kind"]
+    several = zoo.ensemble([teacher, read(folder, templates=templates[:1])])
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    seen = F.normalize(whole.get_image_features(pixel_values=pictures()).pooler_output, dim=1)
+    for k, name in enumerate(CLASSES):
+        each = []
+        for template in templates:
+            ids = tokenizer(template.replace("{}", name), return_tensors="pt")["input_ids"]
+            each.append(F.normalize(whole.get_text_features(input_ids=ids).pooler_output[0], dim=0))
+        expected = whole.logit_scale.exp() * seen @ F.normalize(torch.stack(each).mean(dim=0), dim=0)
+        torch.testing.assert_close(logits[:, k], expected, atol=1e-3, rtol=1e-4)
+    assert teacher.task("kind").labels.classes == tuple(CLASSES)
+    assert several(pictures())["kind"].shape == (3, 3)

@@ -499,3 +499,52 @@ def test_a_model_is_built_in_the_floating_type_that_is_asked_for_and_takes_ordin
 def test_another_type_is_refused(dtype):
     with pytest.raises(ConfigError, match="dtype must be one of float32"):
         zoo.build("timm:test_resnet", weights=None, dtype=dtype)
+
+
+def test_the_weights_of_another_model_are_copied_stream_by_stream_and_stay_its_own():
+    one = zoo.build({"a": "timm:test_resnet", "b": "timm:test_vit"}, inputs="image", weights=None, seed=0)
+    fused = zoo.head("feature_fusion", name="kind", head=kinds())
+    other = zoo.build({"a": "timm:test_resnet", "b": "timm:test_vit"}, fused, inputs="image", weights=one, seed=5)
+
+    for stream, backbone in one.backbones.items():
+        copied = other.backbones[stream].state_dict()
+        assert copied
+        assert all(
+            torch.equal(copied[name], tensor) for name, tensor in backbone.state_dict().items() if name in copied
+        )
+        assert all(
+            copied[name].data_ptr() != tensor.data_ptr()
+            for name, tensor in backbone.state_dict().items()
+            if name in copied
+        )
+    assert other.spec.streams["a"].backbone.weights is None
+
+
+def test_the_only_backbone_of_a_model_is_copied_whatever_its_stream_is_called():
+    one = zoo.build({"eye": "timm:test_resnet"}, weights=None, seed=0)
+    other = zoo.build("timm:test_resnet", kinds(), weights=one)
+
+    own = other.backbones["main"].state_dict()
+    assert all(torch.equal(own[name], tensor) for name, tensor in one.backbones["eye"].state_dict().items())
+
+
+def test_the_origin_and_the_licence_of_copied_weights_are_those_that_they_began_with():
+    one = zoo.build("timm:test_resnet", weights=None, seed=0)
+    entry = one.spec.streams["main"]
+    begun = replace(entry.backbone, weights="some file", license="mit")
+    one.spec = replace(one.spec, streams={"main": replace(entry, backbone=begun)})
+    one.backbones["main"].spec = begun
+    other = zoo.build("timm:test_resnet", kinds(), weights=one)
+
+    assert (other.spec.streams["main"].backbone.weights, other.spec.streams["main"].backbone.license) == (
+        "some file",
+        "mit",
+    )
+
+
+def test_weights_of_a_model_with_other_streams_or_another_architecture_are_refused_by_name():
+    two = zoo.build({"a": "timm:test_resnet", "b": "timm:test_vit"}, inputs="image", weights=None)
+    with pytest.raises(ConfigError, match="has no stream 'main', but a, b"):
+        zoo.build("timm:test_resnet", kinds(), weights=two)
+    with pytest.raises(WeightsError, match=r"the model given as weights, whose backbone is timm:test_resnet"):
+        zoo.build("timm:test_vit", kinds(), weights=zoo.build("timm:test_resnet", weights=None))

@@ -10,7 +10,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFilter
+from scipy.ndimage import gaussian_filter
 from torchvision.transforms import InterpolationMode, v2
 
 from zoo.augmentation import Augmentation
@@ -23,7 +24,8 @@ CHANCE = st.floats(0, 1)
 POLICIES = [
     {"policy": "trivial"}, {"policy": "rand"}, {"policy": "rand", "magnitude": 30}, {"policy": "auto"},
     {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}, {"flip": 1.0}, {"vertical_flip": 1.0},
-    {"erasing": 1.0}, {"scale": (0.2, 0.7)}, {"scale": (0.2, 0.7), "ratio": (2.0, 3.0)},
+    {"erasing": 1.0}, {"grey": 1.0}, {"blur": 1.0}, {"solarize": 1.0},
+    {"scale": (0.2, 0.7)}, {"scale": (0.2, 0.7), "ratio": (2.0, 3.0)},
 ]  # fmt: skip
 
 
@@ -50,6 +52,11 @@ def augmentations(draw: st.DrawFn) -> Augmentation:
         contrast=draw(CHANCE),
         saturation=draw(CHANCE),
         hue=draw(st.floats(0, 0.5)),
+        jitter=draw(CHANCE),
+        grey=draw(CHANCE),
+        blur=draw(CHANCE),
+        sigma=rising(0.1, 3),
+        solarize=draw(CHANCE),
         policy=policy,
         magnitude=draw(st.one_of(st.none(), st.integers(0, 30))) if policy == "rand" else None,
         erasing=draw(CHANCE),
@@ -95,6 +102,82 @@ def test_the_standard_views_are_those_of_torchvisions_reference_recipe():
         torch.testing.assert_close(views(picture(), seed), expected)
         torch.manual_seed(seed)
         torch.testing.assert_close(views(picture()), expected)
+
+
+def test_the_views_of_simclr_are_those_of_torchvisions_operations_with_pillows_blur():
+    jitter = v2.RandomApply([v2.ColorJitter(0.8, 0.8, 0.8, 0.2)], 0.8)
+    before = [
+        v2.RandomResizedCrop((48, 40), interpolation=InterpolationMode.BILINEAR, antialias=True),
+        v2.RandomHorizontalFlip(0.5),
+        jitter,
+        v2.RandomGrayscale(0.2),
+    ]
+    after = v2.Compose([v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(RECIPE.mean, RECIPE.std)])
+    views = Augmentation.preset("simclr").views(RECIPE)
+    blurred = 0
+
+    for seed in range(40):
+        torch.manual_seed(seed)
+        image = v2.Compose(before)(picture())
+        drawn, share = torch.rand(2).tolist()
+        if drawn < 0.5:
+            image, blurred = image.filter(ImageFilter.GaussianBlur(0.1 + 1.9 * share)), blurred + 1
+        torch.testing.assert_close(views(picture(), seed), after(image))
+    assert 10 < blurred < 30
+
+
+def test_grey_views_have_no_colour_solarised_ones_are_inverted_where_bright_and_blurred_ones_are_gaussian():
+    whole = Preprocessing(size=(67, 91), resize=None, mean=(0.0,) * 3, std=(1.0,) * 3)
+    given = np.asarray(picture()).astype(np.float64)
+
+    def view(**changes):
+        return Augmentation(**changes).views(whole)(picture(), 1).permute(1, 2, 0).numpy() * 255
+
+    grey, solarised, blurred = view(grey=1.0), view(solarize=1.0), view(blur=1.0, sigma=(1.5, 1.5))
+
+    luma = given @ np.array([0.299, 0.587, 0.114])
+    assert np.abs(grey - luma[..., None]).max() < 1.01
+    assert np.array_equal(solarised.round(), np.where(given >= 128, 255 - given, given))
+    assert np.abs(blurred - gaussian_filter(given, (1.5, 1.5, 0), mode="nearest"))[8:-8, 8:-8].max() < 4
+    assert np.abs(blurred - given)[8:-8, 8:-8].max() > 10
+
+
+@pytest.mark.parametrize("name", ["jitter", "grey", "blur", "solarize"])
+def test_a_chance_is_how_often_a_view_is_changed(name):
+    changes = {name: 0.3} | ({"brightness": 0.8} if name == "jitter" else {})
+    views, plain = Augmentation(**changes).views(RECIPE), RECIPE.apply(picture())
+
+    changed = sum(not torch.equal(views(picture(), seed), plain) for seed in range(300))
+
+    assert 60 <= changed <= 120
+    assert all(torch.equal(Augmentation(**changes | {name: 0.0}).views(RECIPE)(picture(), s), plain) for s in range(9))
+
+
+def test_a_view_may_have_a_size_of_its_own_and_its_mask_has_it_too():
+    recipe = Preprocessing(size=(48, 40), resize=(56,), interpolation="nearest", mean=(0.0,) * 3, std=(1.0,) * 3)
+    small = Augmentation(scale=(0.1, 0.4), flip=0.5, size=(24, 16)).views(recipe)
+    other = Augmentation(scale=(0.1, 0.4), flip=0.5).views(replace(recipe, size=(24, 16)))
+    halves = Image.fromarray(np.tile(np.arange(90) >= 45, (60, 1)).astype(np.uint8) * 255)
+
+    for seed in range(20):
+        view = small(halves.convert("RGB"), seed)
+        assert view.shape == (3, 24, 16)
+        assert torch.equal(view, other(halves.convert("RGB"), seed))
+        assert torch.equal(small.mask(halves, seed), (view[0] * 255).round().long())
+
+
+def test_masks_of_views_whose_colours_change_follow_what_moves_alone():
+    moving = {"scale": (0.2, 0.8), "flip": 0.5, "vertical_flip": 0.5}
+    colours = {"brightness": 0.4, "jitter": 0.5, "grey": 0.5, "blur": 0.5, "solarize": 0.5}
+    mask = torch.arange(67 * 91).reshape(67, 91) % 200
+    for seed in range(12):
+        plain = Augmentation(**moving).views(RECIPE).mask(mask, seed)
+        assert torch.equal(Augmentation(**moving, **colours).views(RECIPE).mask(mask, seed), plain)
+
+
+def test_a_chance_that_nothing_depends_on_leaves_an_augmentation_idle():
+    assert Augmentation(jitter=0.5, sigma=(1.0, 1.0)).idle
+    assert not Augmentation(grey=0.1).idle
 
 
 def test_no_augmentation_is_the_preprocessing_itself():
@@ -147,7 +230,10 @@ def test_a_view_ends_as_the_preprocessing_ends(recipe):
 @pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "LA", "RGBA", "CMYK", "I;16"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_pictures_of_every_mode_have_views_and_stay_as_they_are(mode, channels):
-    views = Augmentation(scale=(0.2, 1.0), policy="trivial", brightness=0.2, hue=0.1, saturation=0.2, erasing=0.5)
+    views = Augmentation(
+        **{"scale": (0.2, 1.0), "policy": "trivial", "brightness": 0.2, "hue": 0.1, "saturation": 0.2, "erasing": 0.5},
+        **{"jitter": 0.8, "grey": 0.5, "blur": 0.5, "solarize": 0.5},
+    )
     given = picture(mode)
     before = given.tobytes()
 
@@ -201,6 +287,14 @@ def test_what_is_no_picture_is_refused(given):
         ({"flip": 1.5}, "flip must be a chance"),
         ({"vertical_flip": -0.1}, "vertical_flip must be a chance"),
         ({"erasing": float("nan")}, "erasing must be a chance"),
+        ({"jitter": 1.1}, "jitter must be a chance"),
+        ({"grey": -0.1}, "grey must be a chance"),
+        ({"blur": 2.0}, "blur must be a chance"),
+        ({"solarize": float("nan")}, "solarize must be a chance"),
+        ({"sigma": (0.0, 1.0)}, "sigma must be two numbers above 0"),
+        ({"sigma": (2.0, 1.0)}, "sigma must be two numbers above 0"),
+        ({"size": (8, 8)}, "size must be two numbers of 1 or more and needs a scale"),
+        ({"size": (8, 0), "scale": (0.1, 1.0)}, "size must be two numbers of 1 or more"),
         ({"brightness": -1.0}, "brightness must be 0 or more"),
         ({"contrast": float("inf")}, "contrast must be 0 or more"),
         ({"hue": 0.6}, r"hue must be in \[0, 0.5\]"),
@@ -219,7 +313,7 @@ def test_a_number_out_of_its_range_is_refused_in_one_sentence(changes, sentence)
 
 
 def test_a_preset_that_does_not_exist_is_named_with_the_nearest():
-    with pytest.raises(UnknownName, match="no augmentation 'lihgt'; it is one of none, light, standard"):
+    with pytest.raises(UnknownName, match="no augmentation 'lihgt'; it is one of none, light, standard, simclr"):
         Augmentation.of("lihgt")
     with pytest.raises(ConfigError, match="must be an Augmentation or the name of a preset"):
         Augmentation.of(3)

@@ -18,6 +18,8 @@ import zoo
 from zoo.freezing import has_statistics, is_pinned, norms_of
 from zoo.testing.backbones import example_inputs
 
+pytestmark = pytest.mark.slow
+
 _BERT = "hidden_size=32&num_hidden_layers=4&num_attention_heads=2&intermediate_size=64&vocab_size=99"
 _SOUND = f"{_BERT}&conv_dim=[16, 16, 16, 16, 16, 16, 16]&num_conv_pos_embeddings=16&num_conv_pos_embedding_groups=2"
 FAMILIES = {

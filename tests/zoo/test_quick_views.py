@@ -92,6 +92,25 @@ def test_what_changes_colours_comes_after_the_piece_as_before():
     assert sum(close) >= 19  # a policy may turn one level of difference into many
 
 
+@pytest.mark.parametrize("changes", [{"grey": 1.0}, {"blur": 1.0, "sigma": (2.0, 2.0)}, {"solarize": 1.0}], ids=str)
+def test_grey_blur_and_solarising_are_done_to_quick_views_too(changes):
+    sample = encoded(photograph(300, 240), quality=95)
+    views, plain = (Augmentation(scale=(0.3, 1.0), flip=0.5, **more).views(recipe(64)) for more in (changes, {}))
+    for seed in range(8):
+        exact, quick = views(sample.open(), seed), views(sample.glance(), seed, spend=True)
+        assert (quick - exact).abs().mean() < 8 / 255
+        assert (quick - plain(sample.open(), seed)).abs().mean() > 2 * (quick - exact).abs().mean()
+
+
+def test_a_size_of_its_own_is_that_of_a_quick_view_too():
+    small = Augmentation(scale=(0.1, 0.4), flip=0.5, size=(40, 24))
+    sample, views = encoded(photograph(), quality=95), small.views(recipe(96))
+    for seed in range(8):
+        exact, quick = views(sample.open(), seed), views(sample.glance(), seed, spend=True)
+        assert quick.shape == exact.shape == (3, 40, 24)
+        assert (quick - exact).abs().mean() < 6 / 255
+
+
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_grey_and_print_jpegs_become_what_the_recipe_asks_for(mode, channels):

@@ -123,6 +123,11 @@ def _shipped(model: Model, stream: str) -> tuple[str, dict[str, Tensor]]:
             f"The backbone of the stream {stream!r} was built with random weights, so there are none to be based on; "
             "name a bundle that has most of its tensors: base='bundles/first'; or save with kind='full'."
         )
+    if spec.widths:
+        raise ConfigError(
+            f"The backbone of the stream {stream!r} is pruned, so it has nothing in common with the weights of "
+            f"{spec.reference}; name a bundle of the same widths, or save with kind='full'."
+        )
     try:
         built = registry().provider(spec.provider).build(spec, weights="pretrained")
     except ZooError as error:

@@ -7,12 +7,13 @@ import gc
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zoo.adapters.peft_form import TENSORS
 from zoo.bundle.adapters import check_configs, spec_of
 from zoo.bundle.folder import BundleFolder, open_bundle
 from zoo.bundle.manifest import EnsembleManifest, Manifest
+from zoo.bundle.method_states import is_state, read_states
 from zoo.bundle.paths import DELTA, NATIVE, OWN, STATES, bundle_path
 from zoo.errors import BundleError, ConfigError
 from zoo.registry import registry
@@ -146,12 +147,14 @@ class Contents:
         tensors: Its tensors.
         texts: Path to content of its other files.
         taken: Stream to backbone, for those that another model has already.
+        state: Method's name to what it keeps from one run to the next.
     """
 
     manifest: Manifest
     tensors: TensorSet
     texts: Mapping[str, bytes]
     taken: Mapping[str, Backbone] = field(default_factory=dict)
+    state: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_contents(folder: BundleFolder, base: BaseLike | None = None, sharing: Model | None = None) -> Contents:
@@ -182,7 +185,7 @@ def read_contents(folder: BundleFolder, base: BaseLike | None = None, sharing: M
     files: dict[str, Mapping[str, Tensor]] = {}
     texts: dict[str, bytes] = {}
     for name, entry in manifest.files.items():
-        if name in there or name in STATES:  # a run's state is no part of its model
+        if name in there or name in STATES or is_state(name):  # a run's state is no part of its model
             continue
         if name in holders:
             with folder.file(name, entry) as opened:
@@ -201,7 +204,8 @@ def read_contents(folder: BundleFolder, base: BaseLike | None = None, sharing: M
         str(layout): tuple(name for name in names if name.partition(":")[0] not in there)
         for layout, names in manifest.memory_formats.items()
     }
-    return Contents(manifest, TensorSet(files, manifest.tied, layouts), texts, taken)
+    state = read_states(folder, manifest.files)
+    return Contents(manifest, TensorSet(files, manifest.tied, layouts), texts, taken, state)
 
 
 def tensor_files(manifest: Manifest) -> list[str]:
@@ -256,4 +260,5 @@ def restore(
     for stream, stages in manifest.frozen.items():
         model.set_frozen(stream, frozenset(stages))
     model.provenance = dict(manifest.provenance)
+    model.state = dict(contents.state)
     return model

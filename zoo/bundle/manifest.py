@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from zoo.adapters.peft_form import TENSORS
 from zoo.bundle.adapters import check_adapters
 from zoo.bundle.entries import AdapterEntry, Base, Component, Created, FileEntry, PluginEntry, Probe, ProbeOutput
 from zoo.bundle.hashing import digest_of
+from zoo.bundle.method_states import check_state_files
 from zoo.bundle.paths import DELTA, MANIFEST, NATIVE, OWN, STATES, check_paths, is_hint
 from zoo.bundle.plain_json import canonical, parse, plain
 from zoo.ensembling.spec import EnsembleSpec
@@ -39,9 +40,12 @@ __all__ = [
     "Training",
     "dump",
     "read",
+    "version_of",
 ]
 
 FORMAT_VERSION = "1.0"
+PRUNED = "1.1"
+"""The format of what holds a pruned backbone, whose spec has ``widths``."""
 MOST_BYTES = 4 * 2**20
 _VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -151,10 +155,18 @@ def dump(manifest: AnyManifest) -> bytes:
     Raises:
         BundleError: If it would be too large or break a rule of the format.
     """
-    data = plain(to_json(manifest), MANIFEST)
+    version = version_of(manifest)
+    data = plain(to_json(replace(manifest, format_version=version, min_reader=version)), MANIFEST)
     written = canonical({**data, "checksum": _checksum(data)})
     read(written, MANIFEST)
     return written
+
+
+def version_of(manifest: AnyManifest) -> str:
+    """Give the version of the format in which a manifest is written: the least that has all that it says."""
+    models = [manifest.model] if isinstance(manifest, Manifest) else [one.model for one in manifest.ensemble.members]
+    pruned = any(stream.backbone.widths for model in models for stream in model.streams.values())
+    return PRUNED if pruned else FORMAT_VERSION
 
 
 def read(written: bytes, where: str) -> AnyManifest:
@@ -178,6 +190,7 @@ def read(written: bytes, where: str) -> AnyManifest:
         raise BundleError(f"{where} does not follow the format: {error}") from error
     check_paths(manifest.files, where)
     if isinstance(manifest, Manifest):
+        check_state_files(manifest.files, where, kind=manifest.kind)
         _check(manifest, where)
     else:
         _check_members(manifest, where)
@@ -200,7 +213,7 @@ def check_readable(data: Any, where: str) -> None:
     if versions[0] is None or versions[1] is None:
         raise BundleError(f"{where} is damaged: it has no format version. Save the model again.")
     whole, least = ((int(version[1]), int(version[2])) for version in versions if version)
-    if whole[0] > 1 or least > (1, 0):
+    if whole[0] > 1 or least > (1, 1):
         created = data.get("created")
         maker = str(created.get("by") if isinstance(created, dict) else "a newer zoo")[:40]
         needs = maker.replace("zoo ", "zoo >= ", 1)

@@ -13,6 +13,7 @@ from zoo.errors import BundleError
 __all__ = [
     "DELTA",
     "MANIFEST",
+    "METHODS",
     "NATIVE",
     "OWN",
     "SIGNATURE",
@@ -42,6 +43,8 @@ STATE_TENSORS = "training/state.safetensors"
 STATE_TREE = "training/state.json"
 """Of a checkpoint, the rest of the run's state, and where in it each tensor belongs."""
 STATES = frozenset({STATE_TENSORS, STATE_TREE})
+METHODS = "state"
+"""The folder of what methods keep from one run to the next."""
 
 MOST_FILES = 10_000
 MOST_PATH = 200

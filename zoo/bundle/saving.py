@@ -19,6 +19,7 @@ from zoo.bundle.adapters import adapter_configs, adapter_entries
 from zoo.bundle.card import make_card
 from zoo.bundle.digest import state_digest
 from zoo.bundle.manifest import Base, Component, Created, FileEntry, Manifest, PluginEntry, dump
+from zoo.bundle.method_states import state_files
 from zoo.bundle.paths import DELTA, MANIFEST, NATIVE, OWN, bundle_path, check_path, check_paths
 from zoo.bundle.plain_json import canonical, plain
 from zoo.bundle.probe import make_probe
@@ -140,6 +141,8 @@ def write(
     tensors = snapshot(states_of(model))
     texts = _texts(model, provenance)
     held, entries = _differing(tensors, bases or {})
+    told, kept = state_files(model.state)
+    texts, held = texts | told, held | kept
     check_paths([*texts, *held], "The bundle")
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="zoo-save") as pool:
         writing = {name: pool.submit(folder.write, place + name, pieces(each)) for name, each in held.items()}

@@ -51,9 +51,9 @@ def _pack(value: Any, where: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else {"float": str(float(value))}
     if isinstance(value, Tensor):
-        name = check_name(where, "a checkpoint")
+        name = check_name(where, "a state")
         if name in tensors:
-            raise BundleError(f"{where} cannot be kept in a checkpoint: two of its keys are written alike.")
+            raise BundleError(f"{where} cannot be kept in a bundle: two of its keys are written alike.")
         check_tensor(name, value.data)
         tensors[name] = value.detach().resolve_conj().resolve_neg().to("cpu").contiguous()
         return {"tensor": name}
@@ -63,7 +63,7 @@ def _pack(value: Any, where: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Mapping) and all(isinstance(key, (str, int)) for key in value):
         return {"dict": [[key, _pack(item, f"{where}/{key}", tensors)] for key, item in value.items()]}
     raise BundleError(
-        f"{where} cannot be kept in a checkpoint: it is of {type(value).__name__}, and a checkpoint holds tensors, "
+        f"{where} cannot be kept in a bundle: it is of {type(value).__name__}, and a state holds tensors, "
         "numbers, strings, lists and dicts."
     )
 

@@ -146,7 +146,7 @@ def _old(found: Inspection) -> dict[str, tuple[str | None, str]]:
     import zoo
 
     versions: dict[str, tuple[str | None, str | None]] = {
-        "format": (found.format_version, FORMAT_VERSION),
+        "format": (found.format_version, max(found.format_version or "", FORMAT_VERSION)),  # a pruned one has a later
         "zoo": (found.created.get("by"), f"zoo {zoo.__version__}"),
         "torch": (found.created.get("torch"), installed("torch")),
     }

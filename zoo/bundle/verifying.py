@@ -17,6 +17,7 @@ from zoo.bundle.hashing import digest_of
 from zoo.bundle.header import read_header
 from zoo.bundle.loading import tensor_files
 from zoo.bundle.manifest import Component, EnsembleManifest, Manifest, MemberEntry
+from zoo.bundle.method_states import read_states
 from zoo.bundle.paths import DELTA, MANIFEST, NATIVE, SIGNATURE, bundle_path
 from zoo.errors import BundleError, ZooError
 
@@ -150,6 +151,7 @@ def _check_files(folder: BundleFolder) -> Report:
     if not problems:
         problems += _check_adapters(folder, manifest, records)
         try:
+            read_states(folder, manifest.files)
             based = {f"backbones/{name}": _base_records(name, manifest, folder.path) for name in manifest.bases}
             problems += [
                 fault for part in manifest.components if (fault := _check_state(part, manifest, records, based))

@@ -12,14 +12,18 @@ from zoo.cli import (
     bundles,
     caching,
     catalog,
+    chaining,
     conformance,
     converting,
     demonstration,
     ensembles,
+    episodes,
     inspecting,
+    methods,
     planning,
     plugins,
     prediction,
+    pruning,
     rates,
     runfile,
     signing,
@@ -65,6 +69,7 @@ FIND, TRAIN, LOOK, EXCHANGE = "Find", "Train and use", "Check", "Exchange"
 
 app.command("list", epilog=catalog.LIST_EXAMPLES, rich_help_panel=FIND)(catalog.list_backbones)
 app.command("info", epilog=catalog.INFO_EXAMPLES, rich_help_panel=FIND)(catalog.info)
+app.command("methods", epilog=methods.EXAMPLES, rich_help_panel=FIND)(methods.methods)
 app.command("resolve", epilog=catalog.RESOLVE_EXAMPLES, rich_help_panel=FIND)(catalog.resolve)
 catalogs = typer.Typer(invoke_without_command=True, callback=catalog.catalogs)
 catalogs.command("build", epilog=catalog.BUILD_EXAMPLES)(catalog.build)
@@ -73,13 +78,16 @@ app.command("advise", epilog=advising.EXAMPLES, rich_help_panel=TRAIN)(advising.
 app.command("fit", epilog=training.FIT_EXAMPLES, rich_help_panel=TRAIN)(training.fit)
 app.command("plan", epilog=planning.EXAMPLES, rich_help_panel=TRAIN)(planning.plan)
 app.command("find-lr", epilog=rates.EXAMPLES, rich_help_panel=TRAIN)(rates.find_lr)
+app.command("chain", epilog=chaining.EXAMPLES, rich_help_panel=TRAIN)(chaining.chain)
 app.command("schema", epilog=runfile.EXAMPLES, rich_help_panel=TRAIN)(runfile.schema)
 app.command("evaluate", epilog=training.EVALUATE_EXAMPLES, rich_help_panel=TRAIN)(training.evaluate)
+app.command("episodes", epilog=episodes.EXAMPLES, rich_help_panel=TRAIN)(episodes.episodes)
 app.command("predict", epilog=prediction.EXAMPLES, rich_help_panel=TRAIN)(prediction.predict)
 committee = typer.Typer(invoke_without_command=True, callback=ensembles.ensembles)
 committee.command("build", epilog=ensembles.BUILD_EXAMPLES)(ensembles.build)
 committee.command("evaluate", epilog=ensembles.EVALUATE_EXAMPLES)(ensembles.evaluate)
 app.add_typer(committee, name="ensemble", epilog=ensembles.EXAMPLES, rich_help_panel=TRAIN)
+app.command("prune", epilog=pruning.EXAMPLES, rich_help_panel=TRAIN)(pruning.prune)
 app.command("demo", epilog=demonstration.EXAMPLES, rich_help_panel=TRAIN)(demonstration.demo)
 storage = typer.Typer(invoke_without_command=True, callback=storing.store)
 storage.command("list", epilog=storing.LIST_EXAMPLES)(storing.list_stored)

@@ -12,9 +12,19 @@ from zoo.errors import BundleError, ConfigError
 
 if TYPE_CHECKING:
     from zoo.augmentation import Augmentation
+    from zoo.data import Table
+    from zoo.model import Model
     from zoo.spec import HeadSpec
 
-__all__ = ["check_target", "read_augmentation", "read_head", "read_pairs", "read_settings", "read_weights"]
+__all__ = [
+    "check_target",
+    "heads_for",
+    "read_augmentation",
+    "read_head",
+    "read_pairs",
+    "read_settings",
+    "read_weights",
+]
 
 
 def read_head(text: str) -> HeadSpec:
@@ -116,17 +126,50 @@ def read_augmentation(text: str | None) -> Augmentation:
         raise ConfigError(f"--augmentation must be a name or JSON, got {text!r}: {error}.") from error
 
 
-def read_weights(text: str) -> str | None:
-    """Read ``pretrained``, ``none`` or the path of a file.
+def read_weights(text: str) -> str | Model | None:
+    """Read ``pretrained``, ``none``, the path of a file, or a bundle whose backbones' weights are wanted.
 
     Raises:
-        ConfigError: If there is no such file.
+        ConfigError: If there is no such file or folder, or the bundle is an ensemble.
+        BundleError: If the bundle cannot be read.
     """
+    from zoo.remote import is_url
+
     if text in ("pretrained", "none"):
         return None if text == "none" else text
-    if not Path(text).is_file():
-        raise ConfigError(f"--weights must be pretrained, none or a safetensors file, got {text!r}: no such file.")
-    return text
+    if not is_url(text) and not Path(text).is_dir():
+        if not Path(text).is_file():
+            must = "pretrained, none, a safetensors file or a bundle"
+            raise ConfigError(f"--weights must be {must}, got {text!r}: there is no such file or folder.")
+        return text
+    import zoo
+
+    model = zoo.load(text)
+    if not isinstance(model, zoo.Model):
+        raise ConfigError(f"--weights {text} is an ensemble; give one of its members.")
+    return model
+
+
+def heads_for(method: str, table: Table, heads: Sequence[HeadSpec], *, asked: bool) -> list[HeadSpec]:
+    """Describe the heads of a run: those of the labels, or none for a method that learns without any.
+
+    Args:
+        method: Name of the method, or ``auto``.
+        table: The data.
+        heads: Heads that were typed.
+        asked: Whether heads, labels or masks were typed.
+
+    Raises:
+        DataError: If labels are missing.
+        UnknownName: If there is no such method.
+    """
+    import zoo
+    from zoo.advising import AUTO
+    from zoo.registry import registry
+
+    if method != AUTO and not registry().method_class(method).labelled and not (asked and table.columns):
+        return list(heads)
+    return zoo.infer_heads(table, heads=heads)
 
 
 def check_target(path: str | Path, *, overwrite: bool) -> None:

@@ -18,7 +18,8 @@ CONVERT_EXAMPLES = (
 )
 EXPORT_EXAMPLES = (
     "zoo export my-model --layout timm --out my-timm-folder\n\n"
-    "zoo export my-model --layout transformers --out my-transformers-folder"
+    "zoo export my-model --layout transformers --out my-transformers-folder\n\n"
+    "zoo export my-model --layout onnx --out my-onnx-folder"
 )
 UPGRADE_EXAMPLES = "zoo upgrade my-model\n\nzoo upgrade my-model --out my-model-now"
 
@@ -88,11 +89,11 @@ def convert(
 @speaks
 def export(
     bundle: BundleAt,
-    layout: Annotated[Literal["timm", "transformers"], typer.Option(help="The library that is to load it.")],
+    layout: Annotated[Literal["timm", "transformers", "onnx"], typer.Option(help="The library that is to load it.")],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="The new folder; nothing must be there.")],
     as_json: AsJson = False,
 ) -> None:
-    """Write one backbone and one linear classifier as the flat folder that its own library loads."""
+    """Write a classifier as the flat folder that its own library loads, or any heads on pictures as an ONNX file."""
     import zoo
 
     found = zoo.export(bundle, out, layout=layout)

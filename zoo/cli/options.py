@@ -60,4 +60,4 @@ StreamNames = Annotated[
     list[str] | None, typer.Option(metavar="NAME=REF", help="A stream and its backbone. Repeatable.")
 ]
 Targets = Annotated[list[str] | None, typer.Option(metavar="COL", help="Column to learn. Repeatable.")]
-Weights = Annotated[str, typer.Option(help="pretrained, none, or a safetensors file.")]
+Weights = Annotated[str, typer.Option(help="pretrained, none, a safetensors file, or a bundle.")]

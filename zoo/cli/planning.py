@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from zoo.advising import AUTO
-from zoo.cli.arguments import read_head, read_settings
+from zoo.cli.arguments import heads_for, read_head, read_settings
 from zoo.cli.optimizing import OptimizerName, OptimizerSettings, ScheduleName, ScheduleSettings, Warmup, WeightDecay
 from zoo.cli.options import (
     AsJson,
@@ -54,7 +54,7 @@ def plan(
     head: Heads = None,
     target: Targets = None,
     mask: Masks = None,
-    method: Annotated[str, typer.Option(help="Training method; zoo list --methods.")] = "fine_tuning",
+    method: Annotated[str, typer.Option(help="Training method; zoo methods.")] = "fine_tuning",
     settings: MethodSettings = None,
     epochs: Epochs = 10,
     lr: Rate = 1e-3,
@@ -84,7 +84,8 @@ def plan(
     specs = [read_head(text) for text in head or ()]
     if data is not None:
         source: dict[str, Any] = {"image": image, "labels": target or None, "masks": mask or ()}
-        specs = zoo.infer_heads(zoo.read(data, **source, **input_columns(planned.modalities)), heads=specs)
+        read = zoo.read(data, **source, **input_columns(planned.modalities))
+        specs = heads_for(method, read, specs, asked=bool(specs or target or mask))
     elif target or mask or image:
         raise ConfigError("--target, --mask and --image name columns of DATA, and there is none.")
     model = zoo.build(

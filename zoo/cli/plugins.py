@@ -77,6 +77,22 @@ def _names(names: tuple[str, ...]) -> str | None:
 
 def list_given(kind: Literal["heads", "methods"], pattern: str, limit: int | None, *, as_json: bool) -> None:
     """List the head types or training methods of all plugins that work, each with its one-line summary."""
+    rows = given_rows(kind, pattern)[:limit]
+    if as_json:
+        return say_json(rows)
+    if not rows:
+        return note(f"No {kind.removesuffix('s')} matches.")
+    named = (kind.removesuffix("s"), "plugin", "summary")
+    return say_table(named, [(row["name"], row["plugin"], row["summary"]) for row in rows])
+
+
+def given_rows(kind: Literal["heads", "methods"], pattern: str) -> list[dict[str, str | None]]:
+    """Tell of the head types or training methods of all plugins that work: whose they are and what they say.
+
+    Args:
+        kind: Which of the two.
+        pattern: Part of a name, or a pattern with ``*`` and ``?``.
+    """
     import fnmatch
 
     from zoo.registry import list_plugins, registry
@@ -85,25 +101,23 @@ def list_given(kind: Literal["heads", "methods"], pattern: str, limit: int | Non
         if status.problem is not None:
             log.warning("%s", status.problem)
     wild = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
-    given = registry().names(kind)
-    names = [name for name in given if fnmatch.fnmatchcase(name, wild)][:limit]
-    rows = [(name, given[name].name, given[name].distribution, _summary(kind, name)) for name in names]
-    if as_json:
-        return say_json([dict(zip(("name", "plugin", "distribution", "summary"), row, strict=True)) for row in rows])
-    if not rows:
-        return note(f"No {kind.removesuffix('s')} matches.")
-    return say_table((kind.removesuffix("s"), "plugin", "summary"), [(row[0], row[1], row[3]) for row in rows])
+    return [
+        {"name": name, "plugin": plugin.name, "distribution": plugin.distribution, **_said(kind, name)}
+        for name, plugin in registry().names(kind).items()
+        if fnmatch.fnmatchcase(name, wild)
+    ]
 
 
-def _summary(kind: Literal["heads", "methods"], name: str) -> str | None:
+def _said(kind: Literal["heads", "methods"], name: str) -> dict[str, str | None]:
     from zoo.errors import ZooError
     from zoo.registry import registry
 
     find = registry().head_class if kind == "heads" else registry().method_class
+    words = ("summary",) if kind == "heads" else ("summary", "when")
     try:
-        return getattr(find(name), "summary", "") or None
+        return {word: getattr(find(name), word, "") or None for word in words}
     except ZooError as error:
-        return f"broken: {error}"
+        return {**dict.fromkeys(words), "summary": f"broken: {error}"}
 
 
 # --- zoo doctor

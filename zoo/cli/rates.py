@@ -50,7 +50,7 @@ def find_lr(
     head: Heads = None,
     target: Targets = None,
     mask: Masks = None,
-    method: Annotated[str, typer.Option(help="Training method; zoo list --methods.")] = "fine_tuning",
+    method: Annotated[str, typer.Option(help="Training method; zoo methods.")] = "fine_tuning",
     settings: MethodSettings = None,
     steps: Annotated[int, typer.Option(min=10, help="Steps from the lowest rate to the highest.")] = 100,
     lowest: Annotated[float, typer.Option(help="The heads' learning rate in the first step.")] = 1e-6,

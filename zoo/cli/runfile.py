@@ -59,6 +59,7 @@ class RunFile:
         feature_precision: fp32, or bf16 for what frozen stages give once.
         solver: sgd, or lbfgs for linear heads on frozen backbones.
         sampling: balanced, or balanced/task, for every class as often as any other.
+        shots: How many labelled training rows of each class are drawn.
         mixup: Parameter of the shares by which training pictures are blended; 0 for not at all.
         cutmix: The same for rectangles of one picture in another.
         freeze_norms: Whether norms keep their running statistics in the stages that train, too.
@@ -114,6 +115,7 @@ class RunFile:
     solver: str | None = None
     freeze_norms: bool | None = None
     sampling: str | None = None
+    shots: int | None = None
     mixup: float | None = None
     cutmix: float | None = None
     ema: float | None = None
@@ -199,11 +201,15 @@ def take_file(context: typer.Context, path: Path | None) -> Path | None:
 @speaks
 def schema(
     what: Annotated[
-        Literal["run", "bundle"], typer.Argument(metavar="WHAT", help="run: files of zoo fit --file; bundle: zoo.json.")
+        Literal["run", "bundle", "chain"],
+        typer.Argument(metavar="WHAT", help="run: files of zoo fit --file; bundle: zoo.json; chain: of zoo chain."),
     ] = "run",
 ) -> None:
-    """Print the JSON schema of the run files that zoo fit --file reads, or of a bundle's manifest."""
+    """Print the JSON schema of the files that zoo fit --file or zoo chain reads, or of a bundle's manifest."""
     from zoo.bundle.schema import manifest_schema
+    from zoo.chaining.recipe import Chain
     from zoo.spec import adapter
 
-    say_json(adapter(RunFile).json_schema() if what == "run" else manifest_schema())
+    if what == "bundle":
+        return say_json(manifest_schema())
+    return say_json(adapter(RunFile if what == "run" else Chain).json_schema())

@@ -13,7 +13,15 @@ import typer
 
 from zoo.advising import AUTO
 from zoo.cli.again import typed_again
-from zoo.cli.arguments import check_target, read_augmentation, read_head, read_pairs, read_settings, read_weights
+from zoo.cli.arguments import (
+    check_target,
+    heads_for,
+    read_augmentation,
+    read_head,
+    read_pairs,
+    read_settings,
+    read_weights,
+)
 from zoo.cli.optimizing import OptimizerName, OptimizerSettings, ScheduleName, ScheduleSettings, Warmup, WeightDecay
 from zoo.cli.options import (
     AsJson,
@@ -40,6 +48,7 @@ from zoo.cli.runfile import take_file
 from zoo.errors import ConfigError
 
 if TYPE_CHECKING:
+    from zoo.model import Model
     from zoo.spec import ModelSpec
     from zoo.training.judging.history import History
 
@@ -62,7 +71,7 @@ RUN = (
     *("method", "epochs", "batch_size", "lr", "weight_decay", "seed"),
     *("device", "precision", "validation", "patience", "select", "augmentation", "strict"),
     *("ema", "checkpoint", "resume", "checkpoint_every", "keep_checkpoints", "report_to"),
-    *("freeze", "freeze_norms", "sampling", "mixup", "cutmix"),
+    *("freeze", "freeze_norms", "sampling", "shots", "mixup", "cutmix"),
     *("cached_views", "feature_precision", "solver", "compile", "unlabelled"),
     *("warmup", "optimizer", "schedule", "clip", "accumulate"),
 )
@@ -143,7 +152,7 @@ def fit(
     head: Heads = None,
     target: Targets = None,
     mask: Masks = None,
-    method: Annotated[str, typer.Option(help="Training method, or auto; zoo list --methods.")] = "fine_tuning",
+    method: Annotated[str, typer.Option(help="Training method, or auto; zoo methods.")] = "fine_tuning",
     settings: MethodSettings = None,
     epochs: Epochs = 10,
     batch_size: BatchSize = 32,
@@ -177,6 +186,9 @@ def fit(
         bool, typer.Option("--freeze-norms", help="Norms keep their running statistics, whatever trains.")
     ] = False,
     sampling: Annotated[str | None, typer.Option(metavar="NAME", help="balanced, or balanced/TASK.")] = None,
+    shots: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="So many labelled training rows of each class, by seed.")
+    ] = None,
     mixup: Annotated[float, typer.Option(help="Blend training pictures: Beta parameter, such as 0.2.")] = 0.0,
     cutmix: Annotated[float, typer.Option(help="Rectangles of other training pictures: Beta parameter.")] = 0.0,
     ema: Annotated[float | None, typer.Option(metavar="DECAY", help="Average the weights, such as 0.999.")] = None,
@@ -235,7 +247,7 @@ def fit(
     saving: dict[str, Any] = {"kind": kind, "base": base, "overwrite": overwrite}
     source = {"image": image, "split": split, "labels": target or None, "masks": mask or (), "strict": strict}
     try:
-        history, saved = _train(data, source, streams, heads, read_weights(weights), run, out, saving)
+        history, saved, bare = _train(data, source, streams, heads, read_weights(weights), run, out, saving)
     except KeyboardInterrupt as stop:
         if checkpoint is not None and rank() == 0:
             again = f", in {world_size()} processes again," if world_size() > 1 else ""
@@ -246,7 +258,8 @@ def fit(
         return None  # of several processes the first one tells
     if as_json:
         return say_json({**history.as_json(), "bundle": saved})
-    return _say_history(history, saved if is_url(out) else str(Path(out)), len(streams.plan().modalities))
+    saved = saved if is_url(out) else str(Path(out))
+    return _say_history(history, saved, len(streams.plan().modalities), bare=bare)
 
 
 def _said(context: typer.Context, name: str) -> bool:
@@ -260,11 +273,11 @@ def _train(
     source: Mapping[str, Any],
     streams: Streams,
     heads: list[Any],
-    weights: str | None,
+    weights: str | Model | None,
     run: Mapping[str, Any],
     out: str,
     saving: Mapping[str, Any],
-) -> tuple[History, str]:
+) -> tuple[History, str, bool]:
     """Find what is wrong at no cost first; then read, build, train and save."""
     import zoo
     from zoo.registry import registry
@@ -279,17 +292,18 @@ def _train(
         registry().method_class(run["method"])
     with hushed():
         table = zoo.read(data, **source, **input_columns(planned.modalities))
-        specs = zoo.infer_heads(table, heads=heads)
+        asked = bool(heads or source["labels"] or source["masks"])
+        specs = heads_for(run["method"], table, heads, asked=asked)
         model = zoo.build(
             streams.backbones, specs, inputs=streams.inputs, share=streams.share, weights=weights, seed=run["seed"]
         )
         history = zoo.fit(model, table, **run)
     if rank():
-        return history, ""
-    return history, shown(model.save(out, **saving))
+        return history, "", not specs
+    return history, shown(model.save(out, **saving)), not specs
 
 
-def _say_history(history: History, out: str, inputs: int) -> None:
+def _say_history(history: History, out: str, inputs: int, *, bare: bool) -> None:
     parts = {"validation": history.validation, "test": history.test or {}}
     names = [(task, metric) for metrics in parts.values() for task in metrics for metric in metrics[task]]
     shown = [part for part, metrics in parts.items() if metrics]
@@ -303,8 +317,10 @@ def _say_history(history: History, out: str, inputs: int) -> None:
         say(f"best epoch {history.best_epoch} of {len(history.epochs)}, by {history.select}")
     if history.skipped:
         note(f"left out, since they could not be read: {len(history.skipped)}")
-    example = "picture.jpg" if inputs == 1 else "table.csv"
-    say(f"{out} is saved. Next: zoo predict {shlex.quote(out)} {example}")
+    if not bare:
+        example = "picture.jpg" if inputs == 1 else "table.csv"
+        return say(f"{out} is saved. Next: zoo predict {shlex.quote(out)} {example}")
+    return say(f"{out} is saved; it has no heads. Next: zoo fit DATA … --weights {shlex.quote(out)} --out BUNDLE")
 
 
 def _number(value: float | None) -> str | None:

@@ -19,7 +19,7 @@ from zoo.contracts.masks import MaskCode
 from zoo.contracts.needs import Needs
 from zoo.contracts.settings import plain
 from zoo.contracts.sharing import Shared
-from zoo.errors import ConfigError
+from zoo.errors import CapabilityError, ConfigError
 from zoo.spec import BackboneSpec, HeadSpec, check_options, from_json
 
 if TYPE_CHECKING:
@@ -125,6 +125,13 @@ class Head(nn.Module, ABC):
             DataError: If the labels cannot be this head's.
         """
         return spec
+
+    def grown(self, classes: Sequence[str]) -> HeadSpec:
+        """Describe the same head with more classes behind its own; :meth:`zoo.Model.grow` builds it.
+
+        Each tensor of the new head must begin with the old one in all dimensions. One that cannot grow refuses.
+        """
+        raise CapabilityError(f"The head {self.spec.name!r} ({self.spec.type}) cannot take new classes.")
 
     def may_miss(self) -> frozenset[str]:
         """Name the streams whose input a sample may lack, which then is ``Features.present``; none by default.
@@ -257,6 +264,10 @@ class Task(Head):
         if name not in targets:
             return {name: zero_loss(outputs[name], *self.parameters())}
         return {name: self.config.weight * self.loss(outputs[name], targets[name])}
+
+    def new_classes(self, labels: Sequence[Label]) -> list[str]:
+        """Name the classes among labels that it does not know, in the order for :meth:`grown`; none by default."""
+        return []
 
     @property
     def activation(self) -> Literal["softmax", "sigmoid"] | None:

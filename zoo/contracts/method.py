@@ -14,6 +14,7 @@ from zoo.spec import check_options
 
 if TYPE_CHECKING:
     from zoo.contracts.objective import Objective
+    from zoo.data import Table
     from zoo.model import Model
 
 __all__ = ["FROZEN", "Method", "Plan", "StageState", "Trains"]
@@ -147,7 +148,11 @@ class Method(ABC):
     """A way of transfer learning. Its settings are its dataclass fields; all have defaults."""
 
     summary: ClassVar[str]
-    """One line for ``zoo list --methods``."""
+    """One line for ``zoo methods``."""
+    when: ClassVar[str] = ""
+    """When to use it rather than another, a sentence for ``zoo methods``."""
+    labelled: ClassVar[bool] = True
+    """Whether it learns from labels; where not, its objective says so as well, and ``zoo fit`` builds no heads."""
 
     def prepare(self, model: Model, *, seed: int = 0) -> None:
         """Change the model before the plan is made, for a method that adds parameters; by default nothing.
@@ -160,6 +165,33 @@ class Method(ABC):
             seed: Seed of what is drawn at random, the run's own.
         """
         return
+
+    def meet(self, model: Model, table: Table, columns: Mapping[str, str], *, seed: int = 0) -> None:
+        """Look at the labels of the training rows before they are encoded, such as for new classes; by default nothing.
+
+        Called once a run of a method with labels, after :meth:`objective`; heads that it grows
+        (:meth:`zoo.Model.grow`) train as they are then.
+
+        Args:
+            model: The model that is to be trained.
+            table: The training rows.
+            columns: Task name to label column.
+            seed: Seed of what is drawn at random, the run's own.
+        """
+        return
+
+    def rows(self, model: Model, table: Table, columns: Mapping[str, str]) -> Table:
+        """Give the rows to train on: those of the data, behind which it may add others; by default nothing is added.
+
+        Called once a run of a method with labels, after :meth:`meet`, when validation and test rows are held out and
+        few shots are drawn.
+
+        Args:
+            model: The model that is to be trained.
+            table: The training rows.
+            columns: Task name to label column.
+        """
+        return table
 
     def finish(self, model: Model) -> None:
         """Change the model when it has been trained and has the weights of its best epoch; by default nothing.

@@ -72,6 +72,13 @@ class TrainingRows(Protocol):
         """Give what the model takes of the rows, or another model of ``Objective.others``, batch by batch."""
         ...
 
+    def keep(self, rows: Sequence[int]) -> dict[str, Any]:
+        """Copy rows, samples and labels, into a tree of tensors and JSON, such as ``model.state`` holds.
+
+        ``table.with_kept`` in :meth:`zoo.Method.rows` gives them back.
+        """
+        ...
+
     def unlabelled(self) -> Iterator[Any]:
         """Give what the model takes of the rows without labels, batch by batch."""
         ...
@@ -101,6 +108,8 @@ class Objective(nn.Module, ABC):
     """Other models (``zoo.Model``, ``zoo.Ensemble``) by name that need the rows as they take them."""
     wants: Mapping[str, Want] = {}
     """Stream name to what a step needs of its backbone beside what the heads read."""
+    batch_size: int | None = None
+    """How many rows each training batch must have, such as an episode's; None for any number."""
     lr_scale: float = 1.0
     """Learning rate of its own parameters, as a share of the heads'."""
 
@@ -124,7 +133,7 @@ class Objective(nn.Module, ABC):
         It must be a pure function of the seed and of the number of the pass over it, from ``set_epoch`` if it has one.
 
         Args:
-            targets: Task name to encoded targets, one a row.
+            targets: Task name to encoded targets, one a row; empty where it is only asked whether it draws rows.
             seed: The run's seed.
         """
         return None
@@ -146,6 +155,10 @@ class Objective(nn.Module, ABC):
             progress: Share of the run's steps that are done, in ``(0, 1]``.
         """
         return
+
+    def epoch_ended(self) -> Mapping[str, float]:
+        """Give what it measured in the epoch that ends, by name, for ``history.epochs``; by default nothing."""
+        return {}
 
     def finish(self, model: Model) -> None:
         """Leave in the model what is to stay, once it has the weights of its best epoch; by default nothing.

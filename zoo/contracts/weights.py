@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from zoo.errors import WeightsError, nearest
 
-__all__ = ["fit_weights", "norm_kinds", "read_weights"]
+__all__ = ["copy_weights", "fit_weights", "norm_kinds", "read_weights"]
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -76,6 +76,21 @@ def fit_weights(
     for first, others in shared:
         for other in others:
             _set(module, other, _get(module, first))
+
+
+def copy_weights(module: nn.Module, source: nn.Module, *, where: str) -> None:
+    """Give a module, on the CPU, copies of another's tensors; they must fit as in :func:`fit_weights`.
+
+    Args:
+        module: Where to copy them.
+        source: Whose they are; it is not changed.
+        where: What the source is, for the message.
+
+    Raises:
+        WeightsError: If they do not fit; nothing is copied then.
+    """
+    tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in source.state_dict().items()}
+    fit_weights(module, tensors, where=where)
 
 
 _NO_EXTRA = nn.Module.set_extra_state

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from zoo.data.columns import Column
 from zoo.data.samples import Sample
@@ -140,6 +140,18 @@ class Table:
         """
         named = None if split is None else tuple(part if part is None else split_name(part) or part for part in split)
         return replace(self, split=named)
+
+    def keep(self, rows: Sequence[int], columns: Mapping[str, str]) -> dict[str, Any]:
+        """Copy rows into a tree of tensors and JSON; see :func:`zoo.data.kept.keep_rows`."""
+        from zoo.data.kept import keep_rows
+
+        return keep_rows(self, rows, columns)
+
+    def with_kept(self, kept: Mapping[str, Any], columns: Mapping[str, str]) -> Table:
+        """Add rows that :meth:`keep` copied, of whichever table; see :func:`zoo.data.kept.with_kept`."""
+        from zoo.data.kept import with_kept
+
+        return with_kept(self, kept, columns)
 
     def _check_split(self, split: tuple[str | None, ...]) -> None:
         for row, part in enumerate(split):

@@ -105,6 +105,8 @@ def take_apart(model: Model | Ensemble, library: str) -> Parts:
         raise _refused(library, f"the head {name!r} of the type {head.spec.type!r}", "it takes a 'classifier'")
     if backbone.kept is not None:
         raise _refused(library, "a backbone of which layers were cut off", "build it with a head on its pooled vector")
+    if spec.widths:
+        raise _refused(library, "a pruned backbone", f"{library} builds its layers at their full widths only")
     if spec.modality != "image":
         raise _refused(library, f"a backbone for {spec.modality}", "it takes pictures")
     own = [key for key in backbone.state_dict() if not key.startswith("native.")]

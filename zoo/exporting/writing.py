@@ -16,6 +16,7 @@ from zoo.bundle.staging import StagedFolder, staged
 from zoo.bundle.tensors import encode
 from zoo.ensembling.ensemble import Ensemble
 from zoo.errors import BundleError, ConfigError
+from zoo.exporting.onnx_file import ONNX, import_onnxruntime, onnx_file
 from zoo.exporting.parts import Layout, Parts, take_apart
 from zoo.exporting.timm_layout import TimmLayout
 from zoo.exporting.transformers_layout import TransformersLayout
@@ -24,9 +25,9 @@ from zoo.remote import load
 
 __all__ = ["LAYOUTS", "Exported", "export", "pictures_of"]
 
-LayoutName = Literal["timm", "transformers"]
+LayoutName = Literal["timm", "transformers", "onnx"]
 LAYOUTS: dict[str, type[Layout]] = {"timm": TimmLayout, "transformers": TransformersLayout}
-"""The layouts by name, which is that of the library that loads them."""
+"""The layouts that are a library's own classifier, by name, which is that of the library that loads them."""
 
 _PICTURES = 2
 
@@ -39,7 +40,7 @@ class Exported:
         path: The folder.
         layout: Its layout.
         files: Name to size of its files, in bytes.
-        classes: Names of the classes, in the order of the logits.
+        classes: Names of the classes, in the order of the logits; none for ``onnx``, whose file tells them.
         left_out: Settings of the head that the layout has no place for; the logits do not depend on them.
     """
 
@@ -55,33 +56,46 @@ class Exported:
 
 
 def export(model: Model | Ensemble | str | Path, folder: str | Path, *, layout: LayoutName) -> Exported:
-    """Write a model as the flat folder that its own library loads: native keys, labels, preprocessing, no zoo needed.
+    """Write a model as a folder that needs no zoo: the flat one that its own library loads, or an ONNX file.
 
-    The model must be one backbone of that library and one classifier of one linear layer; anything else is refused by
-    name. Adapters are merged into what is written. The folder is loaded by the library before it is put in its place,
-    and its logits must be bit-equal.
+    For a library, the model must be one backbone of that library and one classifier of one linear layer; anything else
+    is refused by name. The folder is loaded by the library before it is put in its place, and its logits must be
+    bit-equal.
+
+    ``onnx`` takes any heads and streams on pictures and writes ``model.onnx``: a float32 graph for batches of any size,
+    with each task's output by name, at the size of the backbone's preprocessing. That and the heads stand in the file's
+    metadata under ``zoo``, as JSON. Before it is put in its place, its outputs in ONNX Runtime must be within ``1e-4``
+    of the model's. Adapters are merged into what is written.
 
     Args:
         model: The model, or its bundle's folder or URL.
         folder: Where the folder is to be; nothing must be there.
         layout: ``timm``, for ``timm.create_model("local-dir:FOLDER", pretrained=True)``, or ``transformers``, for
-            ``AutoModelForImageClassification.from_pretrained(FOLDER)``.
+            ``AutoModelForImageClassification.from_pretrained(FOLDER)``, or ``onnx``.
 
     Returns:
         What was written.
 
     Raises:
         ConfigError: If the layout is not known, or cannot say what the model is.
+        PluginError: If ``onnx`` needs a library that is not installed.
         BundleError: If the bundle is not well, or the folder exists or cannot be written.
     """
     if layout not in get_args(LayoutName):
-        raise ConfigError(f"layout must be {' or '.join(map(repr, LAYOUTS))}, got {layout!r}.")
+        raise ConfigError(f"layout must be {' or '.join(map(repr, get_args(LayoutName)))}, got {layout!r}.")
     target = bundle_path(folder)
     if os.path.lexists(target):
         raise BundleError(f"{target} exists; give a folder that is not there yet.")
+    if layout == "onnx":
+        import_onnxruntime()
     held = load(model) if isinstance(model, (str, Path)) else model
     if not isinstance(held, (Model, Ensemble)):
         raise ConfigError(f"zoo.export takes a model or the path of a bundle, got {type(held).__name__}.")
+    if layout == "onnx":
+        data = onnx_file(held)
+        with staged(target, overwrite=False) as writing:
+            files = {ONNX: writing.write(ONNX, data).size}
+        return Exported(path=str(target), layout=layout, files=files, classes=(), left_out=())
     chosen = LAYOUTS[layout]()
     if isinstance(held, Model) and held.adapters:
         held = copy.deepcopy(held)

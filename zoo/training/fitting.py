@@ -45,6 +45,7 @@ from zoo.training.resuming.continuing import check_folder, continued
 from zoo.training.resuming.identity import rows_digest
 from zoo.training.rows.batches import Collator, Row
 from zoo.training.rows.sampling import BalancedRows, balanced_task
+from zoo.training.rows.shots import drawn_shots, shots_task
 from zoo.training.rows.tables import read_for
 from zoo.training.rows.targets import columns_of, labels_of, row_targets
 from zoo.training.running import train
@@ -84,6 +85,7 @@ def fit(
     freeze: str | Sequence[str] | None = None,
     freeze_norms: bool = False,
     sampling: str | None = None,
+    shots: int | None = None,
     mixup: float = 0.0,
     cutmix: float = 0.0,
     cached_views: int | None = None,
@@ -143,6 +145,9 @@ def fit(
         freeze_norms: Whether the norms with running statistics keep them in the stages that train, too.
         sampling: How training rows are drawn: None for each once an epoch; ``balanced`` for every class as often as any
             other, with replacement; ``balanced/task`` where several tasks have classes.
+        shots: How many labelled training rows of each class are drawn by the seed, 1 or more; the others are left out,
+            and validation stays whole. Classes are those of the task that ``select`` names, or of the only one that has
+            classes. None for all rows.
         mixup: Whether training pictures are blended with one another: the parameter of the Beta distribution of their
             shares, such as 0.2; 0 for not at all. For heads that learn classes of whole pictures.
         cutmix: The same for rectangles of one picture in the other, such as 1.0; with both, each batch has one of them.
@@ -187,7 +192,7 @@ def fit(
         _augmentation(augmentation), optimizer=optimizer, optimizer_settings=optimizer_settings or {},
         schedule=schedule, schedule_settings=schedule_settings or {}, clip=clip, accumulate=accumulate,
         freeze=_names(freeze), freeze_norms=freeze_norms, cached_views=cached_views,
-        sampling=sampling, mixup=mixup, cutmix=cutmix,
+        sampling=sampling, shots=shots, mixup=mixup, cutmix=cutmix,
         feature_precision=feature_precision, solver=solver,
         ema=ema, checkpoint=None if checkpoint is None else Path(checkpoint), resume=resume,
         checkpoint_every=checkpoint_every, keep_checkpoints=keep_checkpoints, report_to=check_trackers(report_to),
@@ -214,10 +219,17 @@ def fit(
         run.mixing.check(model)
     balanced = balanced_task(model, run.sampling)
     decides, higher = _selection(model, select)
+    of_few = shots_task(model, run.shots, decides)
     table = read_for(model, data, strict=strict)
     columns = columns_of(model, table) if labelled else {}
     check_labels(table, sorted(set(columns.values())))
-    parts = _split(table, columns, run) if labelled else {"train": table}
+    parts = _split(table, columns, run) if labelled else {"train": _trained(table)}
+    if labelled:
+        chosen.meet(model, parts["train"], columns, seed=run.seed)
+    if of_few is not None and run.shots is not None:
+        parts = drawn_shots(model, parts, columns, of_few, run.shots, run.seed)
+    if labelled:
+        parts = {**parts, "train": chosen.rows(model, parts["train"], columns)}
     more = None if unlabelled is None else read_for(model, unlabelled, strict=strict)
     if ranks.several:
         ranks.check_same({part: rows_digest(rows, columns) for part, rows in parts.items()}, "rows, in the same order")
@@ -242,7 +254,7 @@ def fit(
     else:
         log.info("%s: the backbones rest, and the heads are solved for at once.", method)
     if objective is not None:
-        look(objective, model, parts["train"], targets["train"], more, run, place)
+        look(objective, model, parts["train"], targets["train"], more, run, place, columns)
     datasets = ranks.after_first(
         lambda: make_datasets(model, plan, parts, targets, history, place, run, objective=objective, unlabelled=more)
     )
@@ -276,6 +288,12 @@ def _augmentation(given: Augmentation | str | None) -> Augmentation | None:
     """Read how training pictures are varied; None for one that changes nothing, so that features can be kept."""
     read = Augmentation.of(given)
     return None if read.idle else read
+
+
+def _trained(table: Table) -> Table:
+    """Give the rows that are not held out by the data itself."""
+    held = table.split or ()
+    return table.select([row for row, part in enumerate(held) if part in (None, "train")]) if any(held) else table
 
 
 def _sampler(

@@ -42,20 +42,29 @@ def check_objective(
         raise ConfigError(f"The method {method!r} does not look at rows without labels; leave unlabelled=… out.")
     if objective is None:
         return
+    several = world_size() > 1
+    ordered = (several or run.sampling is not None) and objective.order({}, run.seed) is not None
     for what, asked in {
         "mixup and cutmix change": run.mixing is not None,
         "solver='lbfgs' knows nothing of": run.solver == "lbfgs",
+        "sampling draws rows otherwise than": run.sampling is not None and ordered,
+        "augmentation varies rows that are no part of": run.augmentation is not None and not objective.passes,
         "cached_views keep features, and there are none in": run.cached_views is not None and objective.live,
     }.items():
         if asked:
             raise ConfigError(f"{what} what the method {method!r} trains; leave that out.")
+    if objective.batch_size not in (None, run.batch_size):
+        raise ConfigError(
+            f"The method {method!r}, set like this, needs batches of {objective.batch_size} rows, and they are to have "
+            f"{run.batch_size}; pass batch_size={objective.batch_size}."
+        )
     if not objective.labelled:
-        said = [what for what in ("patience", "select", "sampling") if getattr(run, what) is not None]
+        said = [what for what in ("patience", "select", "sampling", "shots") if getattr(run, what) is not None]
         if said:
             raise ConfigError(f"The method {method!r} uses no labels to judge epochs by; leave {said[0]} out.")
         if plan.patience is not None:
             raise ConfigError(f"The method {method!r} uses no labels, and its plan goes by validation values.")
-    if world_size() > 1 and objective.order({}, run.seed) is not None:
+    if several and ordered:
         raise ConfigError(f"The method {method!r} draws its rows itself, which several processes cannot divide.")
 
 
@@ -67,10 +76,13 @@ def look(
     unlabelled: Table | None,
     run: Settings,
     place: torch.device,
+    columns: Mapping[str, str],
 ) -> None:
     """Let an objective look at the training rows before the first step."""
-    fixed = run.augmentation is None
-    rows = RowsToSee(model, objective, table, targets, unlabelled, fixed=fixed, batch_size=run.batch_size, place=place)
+    rows = RowsToSee(
+        model, objective, table, targets, unlabelled,
+        columns=columns, fixed=run.augmentation is None, batch_size=run.batch_size, place=place,
+    )  # fmt: skip
     model.eval().to(place)
     objective.to(place)
     objective.begin(model, rows)

@@ -92,7 +92,9 @@ def train(
     history.select = decides if judged else None
     clock, judge = EpochClock(place), None
     if judged:
-        judge = BestEpoch(model, plan, history, select=decides, higher=higher, patience=run.patience, clock=clock)
+        judge = BestEpoch(
+            model, plan, history, select=decides, higher=higher, patience=run.patience, clock=clock, objective=objective
+        )
     again = partial(learn_features, model, datasets["train"], batch_size=run.batch_size, place=place)
     averaging = None if run.ema is None else Averaging(model, trained_names(model, plan), run.ema, again)
     follow(model, plan, 0)
@@ -121,7 +123,7 @@ def train(
                 *([FollowSteps(objective, model)] if objective is not None else []),
                 *([averaging] if averaging is not None else []),
                 LearnAgain(model, datasets["train"], batch_size=run.batch_size, place=place),
-                judge or LastEpoch(history, clock),
+                judge or LastEpoch(history, clock, objective),
                 *([keeper] if keeper is not None else []),
             ],
         )

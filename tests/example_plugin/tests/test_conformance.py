@@ -29,7 +29,10 @@ def test_the_head_conforms() -> None:
 
 
 def test_the_method_conforms() -> None:
-    check_method("heads_then_all", backbone="acme:tinynet?width=4")
+    found = check_method("heads_then_all", backbone="acme:tinynet?width=4")
+
+    assert found.betters == "kind/balanced_accuracy"
+    assert found.several_tasks == "works"
 
 
 def test_a_higher_temperature_softens_the_probabilities_and_changes_no_label() -> None:

@@ -25,6 +25,7 @@ class HeadsThenAll(Method):
     backbone_lr_scale: float = 0.1
 
     summary = "The first half of the epochs heads only, then everything"
+    when = "Fine-tuning where new heads would shake the backbone at first."
 
     def __post_init__(self) -> None:
         """Check the rate."""

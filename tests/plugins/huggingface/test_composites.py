@@ -27,6 +27,8 @@ from zoo_huggingface.plans import Plan
 from zoo_huggingface.provider import HuggingFaceProvider
 from zoo_huggingface.rules import COMPOSITES, PARTS, RULES, UNSERVED
 
+pytestmark = pytest.mark.slow
+
 PROVIDER = HuggingFaceProvider()
 _VISION = {
     "hidden_size": 16,

@@ -27,6 +27,8 @@ from zoo_huggingface.pictures import Pictures
 from zoo_huggingface.provider import HuggingFaceProvider
 from zoo_huggingface.quiet import quiet
 
+pytestmark = pytest.mark.slow
+
 PROVIDER = HuggingFaceProvider()
 SWIN = {
     "model_type": "donut-swin", "image_size": [64, 48], "patch_size": 4, "embed_dim": 8, "depths": [1, 1],

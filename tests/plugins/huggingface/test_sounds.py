@@ -23,6 +23,8 @@ from zoo.spec import BackboneSpec
 from zoo_huggingface.provider import HuggingFaceProvider
 from zoo_huggingface.rules import RULES
 
+pytestmark = pytest.mark.slow
+
 TABLE = runpy.run_path(str(Path(__file__).with_name("sequence_cases.py")))
 AUDIO, QUICK, fields_of = TABLE["AUDIO"], TABLE["QUICK"], TABLE["fields_of"]
 PROVIDER = HuggingFaceProvider()

@@ -29,6 +29,8 @@ from zoo.reference import Reference
 from zoo.spec import BackboneSpec
 from zoo_huggingface.provider import HuggingFaceProvider
 
+pytestmark = pytest.mark.slow
+
 PROVIDER = HuggingFaceProvider()
 SMALL: dict[str, Any] = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64

@@ -19,6 +19,8 @@ from zoo.errors import BundleError, ConfigError, DataError
 from zoo.reference import Reference
 from zoo_huggingface.provider import HuggingFaceProvider
 
+pytestmark = pytest.mark.slow
+
 PROVIDER = HuggingFaceProvider()
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "cat", "sits", "on", "the", "mat", "un", "##able", "##s"]
 SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}

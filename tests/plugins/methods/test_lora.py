@@ -72,9 +72,9 @@ def test_what_it_prepares_is_seen_by_the_plan():
     assert sum(stage.adapters for stage in outline.stages) == sum(p.numel() for p in model.adapters[0].parameters())
 
 
-@pytest.mark.parametrize("reference", ["timm:test_resnet", "timm:test_vit"])
-def test_it_conforms(reference):
-    check_method("lora", reference)
+@pytest.mark.slow
+def test_it_conforms_on_a_transformer():
+    check_method("lora", "timm:test_vit")
 
 
 def test_adapters_learn_by_themselves_below_a_head_that_rests_and_the_base_stays_bit_equal():

@@ -202,11 +202,6 @@ def test_bitfit_of_a_backbone_without_biases_is_refused():
 METHODS = ("bitfit", "discriminative", "gradual_unfreezing", "linear_probe_then_finetune", "partial")
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_a_method_conforms(name):
-    check_method(name)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_conforms_on_a_transformer(name):

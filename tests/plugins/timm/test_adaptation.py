@@ -13,6 +13,8 @@ from torch import nn
 import zoo
 from zoo_timm import building
 
+pytestmark = pytest.mark.slow
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TAGS = {"test_resnet": "r160_in1k", "test_vit": "r160_in1k", "test_efficientnet": "r160_in1k"}
 

@@ -16,6 +16,8 @@ from zoo_timm.backbone import TimmBackbone
 from zoo_timm.options import check_obeyed
 from zoo_timm.provider import TimmProvider
 
+pytestmark = pytest.mark.slow
+
 
 def spec_of(text: str) -> BackboneSpec:
     return TimmProvider().spec(resolve(f"timm:{text}").reference)

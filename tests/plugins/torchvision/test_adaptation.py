@@ -15,6 +15,8 @@ from zoo.errors import WeightsError
 from zoo.reference import Reference
 from zoo_torchvision.weights import widened
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 @pytest.mark.parametrize("channels", [1, 2, 4, 5, 13])

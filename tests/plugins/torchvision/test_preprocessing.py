@@ -11,6 +11,8 @@ from PIL import Image
 from zoo.preprocessing import Preprocessing
 from zoo.reference import Reference
 
+pytestmark = pytest.mark.slow
+
 NAMES = torchvision.models.list_models(module=torchvision.models)
 TAGGED = [f"{name}.{entry.name}" for name in NAMES for entry in torchvision.models.get_model_weights(name)]
 

@@ -14,8 +14,11 @@ from zoo.bundle.digest import state_digest
 from zoo.errors import ConfigError, PluginError
 
 EVERYWHERE = [
-    *("timm:test_vit", "timm:test_efficientnet", "torchvision:resnet18", "torchvision:vit_b_32"),
-    *("hf:vit", "hf:resnet", "hf:bert"),
+    *("timm:test_vit", "timm:test_efficientnet", "torchvision:resnet18"),
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("torchvision:vit_b_32", "hf:vit", "hf:resnet", "hf:bert")
+    ),
 ]
 
 

@@ -317,6 +317,15 @@ ATTACKS = {
         "an adapter listed": lambda bundle, _: put(
             bundle, "adapters/x/adapter_config.json", json.dumps({"base_model_name_or_path": "evil/repo", **EVIL})
         ),
+        "a state of code": lambda bundle, _: put(
+            bundle, "state/mine/state.json", json.dumps({"py/object": "os.system", **EVIL})
+        ),
+        "a state that names a method": lambda bundle, _: put(bundle, "state/evil.module:Class/state.json", "{}"),
+        "a deep state": lambda bundle, _: put(bundle, "state/mine/state.json", "[" * 10_000 + "]" * 10_000),
+        "a state's tensor that is not there": lambda bundle, _: put(
+            bundle, "state/mine/state.json", '{"tensor":"../../etc/passwd"}'
+        ),
+        "pickle for a state": archive("pickle", "state/mine/state.safetensors"),
         "a giant tensor": giant_header,
         "a giant file": lambda bundle, _: sealed(
             bundle, lambda data: data["files"].update({"big.safetensors": {"size": 2**62, "blake3": "0" * 64}})

@@ -90,7 +90,7 @@ def test_the_state_of_an_optimizer_goes_on_as_it_was(optimizer):
 
 @pytest.mark.parametrize("value", [object(), lambda: 0, {1, 2}, b"bytes", {(1, 2): 0}])
 def test_what_json_and_tensors_cannot_hold_is_refused_by_its_path(value):
-    with pytest.raises(BundleError, match=r"^run/a/0 cannot be kept in a checkpoint"):
+    with pytest.raises(BundleError, match=r"^run/a/0 cannot be kept in a bundle"):
         pack({"a": [value]}, "run")
 
 

@@ -13,6 +13,8 @@ from zoo.bundle.hashing import digest_of
 from zoo.bundle.header import read_header
 from zoo.errors import BundleError
 
+pytestmark = pytest.mark.slow
+
 MOST_SECONDS, MOST_MEMORY = 2.0, 64 * 2**20
 
 

@@ -17,6 +17,8 @@ from zoo.bundle.header import DTYPES
 from zoo.bundle.tensors import FORMATS, TensorSet, decode, encode, snapshot, with_layout
 from zoo.errors import BundleError
 
+pytestmark = pytest.mark.slow
+
 KEPT = [getattr(torch, name) for name, _ in DTYPES.values()]
 LACKING = [
     name for name in ("complex128", "complex32", "float8_e8m0fnu", "bits8", "uint4", "int4") if hasattr(torch, name)

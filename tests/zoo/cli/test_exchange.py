@@ -191,7 +191,7 @@ WRONG = [
     (["convert", "{bundle}", "--backbone", "timm:test_resnet", "--out", "{new}"], "must be a file"),
     (["convert", "{new}", "--backbone", "timm:no_such", "--out", "{new}2"], "no_such"),
     (["convert", "{new}", "--backbone", "timm:test_resnet", "--out", "{bundle}"], "exists"),
-    (["export", "{bundle}", "--layout", "onnx", "--out", "{new}"], "--layout"),
+    (["export", "{bundle}", "--layout", "tflite", "--out", "{new}"], "--layout"),
     (["export", "{bundle}", "--layout", "transformers", "--out", "{new}"], "backbone of timm"),
     (["export", "{bundle}", "--layout", "timm", "--out", "{bundle}"], "exists"),
     (["export", "{new}", "--layout", "timm", "--out", "{new}2"], "no bundle"),

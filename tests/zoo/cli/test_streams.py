@@ -101,6 +101,7 @@ def test_every_field_of_a_run_file_is_an_option_of_fit(tmp_path):
         "optimizer_settings": {"momentum": 0.9}, "schedule": "linear", "schedule_settings": {"floor": 0.1}, "clip": 2.0,
         "accumulate": 2, "freeze": ["s1"], "freeze_norms": True, "cached_views": 2, "feature_precision": "bf16",
         "solver": "sgd", "sampling": "balanced", "mixup": 0.2, "cutmix": 0.3, "ema": 0.9, "checkpoint": "c",
+        "shots": 5, "unlabelled": "u", "kind": "delta", "base": "b",
         "resume": True, "checkpoint_every": 5, "keep_checkpoints": 3, "report_to": ["tensorboard"], "compile": True,
     }  # fmt: skip
     (tmp_path / "run.json").write_text(json.dumps(said))

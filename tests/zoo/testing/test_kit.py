@@ -10,8 +10,11 @@ import pytest
 import torch
 from torch import nn
 
+from zoo.augmentation import Augmentation
 from zoo.contracts.head import Head
 from zoo.contracts.method import FROZEN, Method, Plan, StageState
+from zoo.contracts.objective import Objective
+from zoo.errors import ConfigError
 from zoo.testing import check_head, check_method
 from zoo_heads.classifier import Classifier
 from zoo_heads.prototype import Prototype
@@ -142,6 +145,7 @@ class Sound(Method):
     """Trains everything at one rate, but for the stem."""
 
     summary = "Everything but the stem"
+    when = "Never but in a test."
 
     def plan(self, streams, *, epochs, lr):
         stages = [f"{stream}.{stage.name}" for stream, spec in streams.items() for stage in spec.stages]
@@ -194,13 +198,198 @@ class Silent(Sound):
     summary = ""
 
 
+class HeadsOwn(Objective):
+    """The heads' losses alone."""
+
+    def losses(self, model, batch):
+        return batch.losses
+
+
+def having_objective(kind):
+    """Make a method whose objective is of a kind."""
+
+    @dataclass(frozen=True)
+    class WithObjective(Sound):
+        def objective(self, model, *, seed=0):
+            return kind()
+
+    return WithObjective
+
+
+class Noisy(HeadsOwn):
+    """Adds what no seed decides."""
+
+    drawn = count(1)
+
+    def losses(self, model, batch):
+        return {name: loss * next(self.drawn) for name, loss in batch.losses.items()}
+
+
+class Counting(HeadsOwn):
+    """Counts steps where no checkpoint looks."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps = 0
+
+    def losses(self, model, batch):
+        self.steps += 1
+        return {name: loss * self.steps for name, loss in batch.losses.items()}
+
+
+class CountingWell(Counting):
+    """Counts them in a buffer."""
+
+    def __init__(self):
+        HeadsOwn.__init__(self)
+        self.register_buffer("steps", torch.zeros(()))
+
+
+class Unwilling(HeadsOwn):
+    """Trains nothing."""
+
+    def losses(self, model, batch):
+        return {name: loss * 0 for name, loss in batch.losses.items()}
+
+
+class Blank(HeadsOwn):
+    labelled = False
+
+
+@dataclass(frozen=True)
+class Meddles(Sound):
+    """Changes what it says never trains."""
+
+    def finish(self, model):
+        with torch.no_grad():
+            next(model.backbones["main"].parameters()).add_(1)
+
+
+@dataclass(frozen=True)
+class KeepsBeside(Sound):
+    """Adds to the outputs what no bundle keeps."""
+
+    def finish(self, model):
+        model.task("kind").register_forward_hook(lambda *given: {key: value + 1 for key, value in given[2].items()})
+
+
+@dataclass(frozen=True)
+class Undocumented(Sound):
+    """Has a setting, and does not say what it means."""
+
+    strength: float = 1.0
+
+
+@dataclass(frozen=True)
+class Untold(Sound):
+    """Has a setting that is no JSON.
+
+    Args:
+        strength: How strong.
+    """
+
+    strength: object = torch.float32
+
+
+class Stirring(HeadsOwn):
+    def stepped(self, model, progress):
+        stem = next(model.backbones["main"].parameters())
+        if not stem.requires_grad:
+            with torch.no_grad():
+                stem.add_(1e-3)
+
+
+@dataclass(frozen=True)
+class Thaws(Sound):
+    """Trains all, and what the user froze as well."""
+
+    def objective(self, model, *, seed=0):
+        return Stirring()
+
+    def plan(self, streams, *, epochs, lr):
+        plan = super().plan(streams, epochs=epochs, lr=lr)
+        return Plan(tuple(dict.fromkeys(states, states["heads"]) for states in plan.epochs))
+
+
 def install_method(registry_with, method: type[Method]) -> str:
     registry_with("odd", Odd=method, zoo_methods=lambda: {"odd": "zoo_odd:Odd"})
     return "odd"
 
 
-def test_a_sound_method_passes(registry_with):
-    check_method(install_method(registry_with, Sound))
+def test_a_sound_method_passes_and_says_what_it_bettered(registry_with):
+    found = check_method(install_method(registry_with, Sound))
+
+    assert found.betters == "kind/balanced_accuracy"
+    assert found.last == 1.0
+    assert found.several_tasks == "works"
+
+
+@pytest.mark.slow
+def test_a_sound_objective_that_counts_in_a_buffer_passes(registry_with):
+    check_method(install_method(registry_with, having_objective(CountingWell)))
+
+
+class Bright(Objective):
+    """Learns from pictures without labels how bright they are; labels are for nothing."""
+
+    labelled = False
+    passes = False
+    views = (None, Augmentation(flip=1.0))
+
+    def losses(self, model, batch):
+        one, other = (model.features(view)["main"].pooled for view in batch.views)
+        return {"apart": (one - other).square().mean(), "size": one.square().mean()}
+
+
+@dataclass(frozen=True)
+class Blind(Sound):
+    """Learns without labels."""
+
+    labelled = False
+
+    def objective(self, model, *, seed=0):
+        return Bright()
+
+    def plan(self, streams, *, epochs, lr):
+        plan = super().plan(streams, epochs=epochs, lr=lr)
+        return Plan(tuple({**states, "heads": FROZEN} for states in plan.epochs))
+
+
+@pytest.mark.slow
+def test_a_method_without_labels_passes_and_says_by_what_it_was_judged(registry_with):
+    found = check_method(install_method(registry_with, Blind))
+
+    assert found.betters == "train_loss"
+    assert found.last < found.first
+
+
+class Alike(HeadsOwn):
+    """Asks for rows without labels, beside those that have some."""
+
+    unlabelled_views = (None,)
+
+    def losses(self, model, batch):
+        seen = model.features(batch.unlabelled[0])["main"].pooled
+        return {**batch.losses, "size": 1e-4 * seen.square().mean()}
+
+
+@pytest.mark.slow
+def test_a_method_that_learns_from_rows_without_labels_gets_some_from_the_kit(registry_with):
+    check_method(install_method(registry_with, having_objective(Alike)))
+
+
+@dataclass(frozen=True)
+class OneTask(Sound):
+    """Takes one task, and says so."""
+
+    def objective(self, model, *, seed=0):
+        if len(model.tasks()) > 1:
+            raise ConfigError("The method 'odd' takes one task.")
+        return HeadsOwn()
+
+
+def test_a_method_may_say_that_it_does_not_take_several_tasks(registry_with):
+    assert check_method(install_method(registry_with, OneTask)).several_tasks == "The method 'odd' takes one task."
 
 
 @pytest.mark.parametrize(
@@ -214,8 +403,21 @@ def test_a_sound_method_passes(registry_with):
         (changed(having(StageState(True, 1e-3, train="adapters"))), "has nothing of it"),
         (Unready, "must be the same when it is made again"),
         (Silent, "one-line summary"),
+        (Undocumented, "The docstring must say what the setting 'strength' means"),
+        (Untold, r"told\(\) must give the settings as JSON"),
+        (having_objective(Blank), "must say the same of labels"),
+        (having_objective(Unwilling), "Training must get 0.75 of the training rows right"),
+        (having_objective(Noisy), "A run must end the same by the same seed"),
+        (having_objective(Counting), "A run that goes on from a checkpoint must end as one that never stopped"),
+        (Meddles, "is never trained and must not change"),
+        (KeepsBeside, "the output must be bit-equal after saving and loading"),
+        (Thaws, "is frozen by the user and must not change"),
     ],
-    ids=["a stage", "the heads", "an epoch", "chance", "epochs", "no adapters", "state", "silent"],
+    ids=[
+        *("a stage", "the heads", "an epoch", "chance", "epochs", "no adapters", "state", "silent"),
+        *("undocumented", "untold", "labels", "learns nothing", "no seed", "resumes otherwise", "meddles", "unsaved"),
+        "thaws",
+    ],
 )
 def test_a_faulty_method_fails_by_the_rule_that_it_breaks(registry_with, method, rule):
     with pytest.raises(AssertionError, match=rule):

@@ -67,6 +67,7 @@ def test_training_above_a_kept_prefix_is_training_of_the_whole(model, table, sta
     assert [row.train_loss for row in first.epochs] == pytest.approx([r.train_loss for r in second.epochs], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_second_run_with_other_heads_runs_no_frozen_stage(model, table):
     zoo.fit(model(), table(rows=16), **PARTIAL)
     other, ran = model(hidden=4), []
@@ -77,6 +78,7 @@ def test_a_second_run_with_other_heads_runs_no_frozen_stage(model, table):
     assert 0 < sum(ran) <= 4 * datasets.TRIED  # the trial, and no row of the run
 
 
+@pytest.mark.slow
 def test_what_would_not_fit_runs_live_and_says_so(model, table, monkeypatch, caplog):
     monkeypatch.setenv("ZOO_CACHE_LIMIT", "1KB")
     caplog.set_level(logging.INFO, "zoo")
@@ -90,6 +92,7 @@ def test_what_would_not_fit_runs_live_and_says_so(model, table, monkeypatch, cap
 # --- views
 
 
+@pytest.mark.slow
 def test_cached_views_are_those_that_a_live_run_sees(model, photos, state):
     settings = {
         "method": "feature_extraction", "augmentation": "light", "epochs": 3, "batch_size": 8, "device": "cpu",
@@ -128,6 +131,7 @@ def test_features_in_bf16_are_near_those_in_fp32_and_the_difference_is_told(mode
     assert 0 < history.feature_difference < 0.1
 
 
+@pytest.mark.slow
 def test_a_prefix_in_bf16_trains_what_is_above_in_fp32(model, table):
     one = model()
 

@@ -21,6 +21,8 @@ EVERY = sorted(
     if inspect.isclass(value) and issubclass(value, torch.optim.Optimizer) and value is not torch.optim.Optimizer
 )
 
+QUICK = ("Adam", "SGD", "LBFGS")
+
 
 @pytest.fixture
 def steps(monkeypatch):
@@ -43,7 +45,7 @@ def test_every_optimizer_of_torch_is_known_or_refused():
     assert sorted([*optimizers(), *REFUSED]) == EVERY
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in EVERY])
 def test_every_optimizer_of_torch_trains_or_says_why_not(model, table, state, name):
     one = model()
     before = state(one)

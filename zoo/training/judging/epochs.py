@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from zoo.contracts.method import Plan
+from zoo.contracts.objective import Objective
 from zoo.model import Model
 from zoo.training.judging.clock import EpochClock
 from zoo.training.judging.history import EpochRow, History, Metrics
@@ -34,6 +35,7 @@ class BestEpoch(TrainerCallback):
         higher: Whether more of it is better.
         patience: Epochs without a better one before it stops; None for never.
         clock: What times the epochs.
+        objective: What the run trains beside the heads' losses; None for these alone.
     """
 
     def __init__(
@@ -46,8 +48,10 @@ class BestEpoch(TrainerCallback):
         higher: bool,
         patience: int | None,
         clock: EpochClock,
+        objective: Objective | None = None,
     ) -> None:
         self._model = model
+        self._objective = objective
         self._clock = clock
         self._names = trained_names(model, plan)
         self._history = history
@@ -75,7 +79,8 @@ class BestEpoch(TrainerCallback):
         known = value is not None and not math.isnan(value)
         rank = (value if self._higher else -value, -metrics["eval_loss"]) if known else None
         score = None if rank is None else float(rank[0])
-        row = EpochRow(epoch, self._train_loss, metrics["eval_loss"], found, score, *self._clock.read())
+        told = _measured(self._objective)
+        row = EpochRow(epoch, self._train_loss, metrics["eval_loss"], found, score, *self._clock.read(), told)
         self._history.epochs.append(row)
         if rank is not None and (self._best is None or rank > self._best):
             self._best = rank
@@ -114,10 +119,12 @@ class LastEpoch(TrainerCallback):
     Args:
         history: Where the epochs are written.
         clock: What times the epochs.
+        objective: What the run trains beside the heads' losses; None for these alone.
     """
 
-    def __init__(self, history: History, clock: EpochClock) -> None:
+    def __init__(self, history: History, clock: EpochClock, objective: Objective | None = None) -> None:
         self._history = history
+        self._objective = objective
         self._clock = clock
 
     def on_log(
@@ -126,7 +133,8 @@ class LastEpoch(TrainerCallback):
         """Write the epoch down."""
         if logs and "loss" in logs:
             seconds, memory = self._clock.read()
-            row = EpochRow(round(state.epoch or 0), float(logs["loss"]), seconds=seconds, memory=memory)
+            told = _measured(self._objective)
+            row = EpochRow(round(state.epoch or 0), float(logs["loss"]), seconds=seconds, memory=memory, measures=told)
             self._history.epochs.append(row)
             self._history.best_epoch = row.epoch
             log.info("%s", describe(row))
@@ -139,7 +147,12 @@ def describe(row: EpochRow) -> str:
         parts.append(f"validation loss {row.validation_loss:.4f}")
     for task, metrics in row.validation.items():
         parts.append(f"{task}: " + " ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+    parts += [f"{name} {value:.4g}" for name, value in row.measures.items()]
     return "  ".join(parts)
+
+
+def _measured(objective: Objective | None) -> dict[str, float]:
+    return {} if objective is None else {name: float(value) for name, value in objective.epoch_ended().items()}
 
 
 def _by_task(flat: Mapping[str, float]) -> Metrics:

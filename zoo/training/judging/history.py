@@ -26,6 +26,7 @@ class EpochRow:
         seconds: Wall-clock time of the epoch, its validation included.
         memory: Most memory until the epoch's end, in bytes: on a CUDA device what torch had of it in this epoch,
             elsewhere what the process ever had; None where the system does not tell.
+        measures: What the method's objective measured in the epoch, by name; empty without one.
     """
 
     epoch: int
@@ -35,6 +36,7 @@ class EpochRow:
     score: float | None = None
     seconds: float | None = None
     memory: int | None = None
+    measures: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

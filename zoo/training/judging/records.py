@@ -46,9 +46,9 @@ def write_records(folder: Path, epochs: Sequence[EpochRow]) -> None:
 
 def _flat(row: EpochRow) -> dict[str, Any]:
     told = asdict(row)
-    metrics = told.pop("validation")
+    metrics, measures = told.pop("validation"), told.pop("measures")
     told |= {f"{task}/{name}": value for task, found in metrics.items() for name, value in found.items()}
-    return told
+    return told | measures
 
 
 def _plain(value: Any) -> Any:

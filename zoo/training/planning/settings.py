@@ -39,6 +39,7 @@ class Settings:
     freeze: tuple[str, ...] = ()
     freeze_norms: bool = False
     sampling: str | None = None
+    shots: int | None = None
     mixup: float = 0.0
     cutmix: float = 0.0
     cached_views: int | None = None
@@ -66,10 +67,10 @@ class Settings:
     def __post_init__(self) -> None:
         """Check the ranges, before any data is read."""
         least = {"epochs": 1, "batch_size": 1, "seed": 0, "patience": 1, "workers": 0, "cached_views": 1}
-        least |= {"checkpoint_every": 1, "keep_checkpoints": 1, "accumulate": 1}
+        least |= {"checkpoint_every": 1, "keep_checkpoints": 1, "accumulate": 1, "shots": 1}
         for what, low in least.items():
             value = getattr(self, what)
-            if value is None and what in ("patience", "workers", "cached_views", "checkpoint_every"):
+            if value is None and what in ("patience", "workers", "cached_views", "checkpoint_every", "shots"):
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < low:
                 raise ConfigError(f"{what} must be a whole number, {low} or more, got {value!r}.")

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from zoo.augmentation import Augmentation
 from zoo.contracts.objective import Objective
 from zoo.data import Table, batched, placed
+from zoo.ensembling.ensemble import Ensemble
 from zoo.errors import ConfigError
 from zoo.model import Model
 from zoo.training.rows.batches import Collator, Row, SampleRows, ViewRows, view_seed
@@ -109,8 +110,12 @@ def _seen(model: Predictor, table: Table, how: Augmentation | None, seed: int) -
     """Give the rows as a model takes them, plain or varied."""
     if how is None or how.idle:
         return SampleRows(model, table, {})
-    if not isinstance(model, Model):
-        raise ConfigError(f"Training views are of one model, got {type(model).__name__}; leave the augmentation out.")
+    tta = model.spec.views if isinstance(model, Ensemble) else None
+    if tta is not None and tta.augmentation is not None:
+        raise ConfigError(
+            "An ensemble that varies pictures itself (tta) cannot see training views, which are varied already; leave "
+            "the augmentation out, or make the ensemble with tta='flip' or without."
+        )
     return ViewRows(model, table, {}, how, seed)
 
 
@@ -159,6 +164,7 @@ class RowsToSee:
         table: The training rows.
         targets: Task name to targets, one a row.
         unlabelled: Rows without labels; None for none.
+        columns: Task name to label column.
         fixed: Whether every epoch sees the plain rows.
         batch_size: Rows of a batch.
         place: Where to compute.
@@ -172,6 +178,7 @@ class RowsToSee:
         targets: Mapping[str, Targets],
         unlabelled: Table | None,
         *,
+        columns: Mapping[str, str],
         fixed: bool,
         batch_size: int,
         place: torch.device,
@@ -179,6 +186,7 @@ class RowsToSee:
         self.fixed, self.place = fixed, place
         self.targets: Mapping[str, Any] = targets
         self._table, self._unlabelled, self._size = table, unlabelled, batch_size
+        self._columns = columns
         self._model: Callable[[str | None], Predictor] = lambda name: model if name is None else objective.others[name]
 
     def __len__(self) -> int:
@@ -187,6 +195,10 @@ class RowsToSee:
     def batches(self, other: str | None = None) -> Iterator[Any]:
         """Give what the model takes of the rows, or another model of the objective's, batch by batch."""
         return self._inputs(self._model(other), self._table)
+
+    def keep(self, rows: Sequence[int]) -> dict[str, Any]:
+        """Copy rows into a tree of tensors and JSON, for ``model.state``; see :meth:`zoo.Table.keep`."""
+        return self._table.keep(rows, self._columns)
 
     def unlabelled(self) -> Iterator[Any]:
         """Give what the model takes of the rows without labels, batch by batch."""

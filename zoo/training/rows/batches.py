@@ -68,7 +68,7 @@ class ViewRows(SampleRows):
     pictures of one row are varied alike.
 
     Args:
-        model: The model in whose preprocessing the views end.
+        model: The model in whose preprocessing the views end; of several as one, in that of each.
         table: The rows.
         targets: Task name to targets, one a row.
         augmentation: How pictures are varied.
@@ -80,7 +80,7 @@ class ViewRows(SampleRows):
     """
 
     def __init__(
-        self, model: Model, table: Table, targets: Mapping[str, Targets], augmentation: Augmentation, seed: int
+        self, model: Predictor, table: Table, targets: Mapping[str, Targets], augmentation: Augmentation, seed: int
     ) -> None:
         super().__init__(model, table, targets)
         self._views = {key: _views(model, augmentation, preparer) for key, preparer in self._preparers.items()}
@@ -106,11 +106,13 @@ class ViewRows(SampleRows):
             raise DataError(f"{sample.name}: {error}") from error
 
 
-def _views(model: Model, augmentation: Augmentation, preparer: Preparer) -> Views | None:
+def _views(model: Predictor, augmentation: Augmentation, preparer: Preparer) -> Views | None:
     if preparer.modality != "image":
         return None
     if preparer.recipe is None:
-        who = next(s.backbone.reference for s in model.spec.streams.values() if s.input == preparer.input)
+        who = f"A backbone on the input {preparer.input!r}"
+        if isinstance(model, Model):
+            who = next(s.backbone.reference for s in model.spec.streams.values() if s.input == preparer.input)
         raise ConfigError(
             f"{who} prepares pictures by its library's own processor, and training views need a recipe; "
             "leave the augmentation out."

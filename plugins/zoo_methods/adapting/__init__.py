@@ -1,0 +1,1 @@
+"""Domain adaptation: what brings two domains together, and the statistics of norms."""

@@ -1,0 +1,1 @@
+"""Self-supervised learning: one file a scheme, and what several of them are made of."""

@@ -1,0 +1,1 @@
+"""Learning one task after another: one file an idea that keeps a model from forgetting."""

@@ -1,0 +1,86 @@
+"""What a step of a chain can do: train, prune, export and the like, each by the public function of its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zoo.data import Table
+from zoo.model import Model
+
+__all__ = ["ACTS", "Act"]
+
+Do = Callable[[Model, Table, dict[str, Any], Path], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """One thing that a step can do.
+
+    Args:
+        function: Gives the public function whose options the step has.
+        reserved: Its parameters that the chain gives itself.
+        do: Does it to a model, with the rows, the options, and where the step's folder is to be. The model is changed
+            in place, or what the step leaves is written there.
+        leaves: Whether the model is what the step leaves, and the next one gets it; else it gets what this one got.
+    """
+
+    function: Callable[[], Callable[..., Any]]
+    reserved: frozenset[str]
+    do: Do
+    leaves: bool
+
+
+def _fit() -> Callable[..., Any]:
+    from zoo.training.fitting import fit
+
+    return fit
+
+
+def _do_fit(model: Model, rows: Table, options: dict[str, Any], folder: Path) -> None:
+    """Train; a run that was killed goes on from its newest checkpoint."""
+    import zoo
+
+    run = {"seed": 0, **options, **options.pop("settings", {})}
+    run.pop("settings", None)
+    checkpoint = folder.parent / f".{folder.name}.run"
+    zoo.fit(model, rows, **run, checkpoint=checkpoint, resume=any(checkpoint.glob("checkpoint-*")))
+
+
+def _prune() -> Callable[..., Any]:
+    from zoo.pruning.making import prune
+
+    return prune
+
+
+def _do_prune(model: Model, rows: Table, options: dict[str, Any], folder: Path) -> None:
+    """Prune; what is looked at for that is the rows that are no test rows."""
+    import zoo
+
+    if options.get("importance") == "taylor":
+        kept = [row for row, part in enumerate(rows.split or ()) if part in (None, "train")]
+        options = {**options, "data": rows.select(kept) if kept else rows}
+    zoo.prune(model, **options)
+
+
+def _export() -> Callable[..., Any]:
+    from zoo.exporting.writing import export
+
+    return export
+
+
+def _do_export(model: Model, rows: Table, options: dict[str, Any], folder: Path) -> None:
+    """Write the model in another library's form."""
+    import zoo
+
+    zoo.export(model, folder, **options)
+
+
+ACTS: Mapping[str, Act] = {
+    "fit": Act(_fit, frozenset({"model", "data", "checkpoint", "resume", "progress"}), _do_fit, leaves=True),
+    "prune": Act(_prune, frozenset({"model", "data"}), _do_prune, leaves=True),
+    "export": Act(_export, frozenset({"model", "folder"}), _do_export, leaves=False),
+}
+"""Act to how it is done; the name is the field of a step and the public function."""
