@@ -205,7 +205,7 @@ METHODS = ("bitfit", "discriminative", "gradual_unfreezing", "linear_probe_then_
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_conforms_on_a_transformer(name):
-    check_method(name, "timm:test_vit")
+    check_method(name, "timm:test_vit2")
 
 
 @pytest.mark.parametrize("name", METHODS)

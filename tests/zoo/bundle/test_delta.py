@@ -60,6 +60,7 @@ HEADS = {
     "ordinal": ("timm:test_resnet", {"type": "ordinal", "name": "size", "classes": ["s", "m", "l"]}),
     "embedding": ("timm:test_resnet", {"type": "embedding", "name": "who", "classes": CLASSES, "dim": 8}),
     "prototype": ("timm:test_resnet", {"type": "prototype", "name": "who", "classes": CLASSES}),
+    "tip_adapter": ("timm:test_resnet", {"type": "tip_adapter", "name": "who", "classes": CLASSES, "shots": 2}),
     "segmentation": ("timm:test_resnet", {"type": "segmentation", "name": "map", "classes": CLASSES}),
     "attention_pool": ("timm:test_vit", {"type": "attention_pool", "name": "pet", "classes": CLASSES, "heads": 2}),
     "multi_task": (

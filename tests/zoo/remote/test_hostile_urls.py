@@ -64,5 +64,6 @@ def test_what_is_at_a_url_does_no_more_than_in_a_folder(attacked, tmp_path, monk
     assert entries(home) == before
     assert not (home / "sentinel").exists()
     assert {path.name for path in tmp_path.iterdir()} == {"cache"}
-    assert {path.name for path in (tmp_path / "cache").iterdir()} == {"remote", "verified"}
+    made = {path.name for path in (tmp_path / "cache").iterdir()}  # what was read is remembered once it is 2 s old
+    assert "remote" in made <= {"remote", "verified"}
     assert 5 < sum(outcomes.values()) < len(outcomes) - 20

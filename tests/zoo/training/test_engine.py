@@ -18,7 +18,13 @@ from zoo.training.step import Step
 
 @dataclass(frozen=True)
 class Gradual(Method):
-    """Trains the heads, and one stage from an epoch on until another."""
+    """Trains the heads, and one stage from an epoch on until another.
+
+    Args:
+        stage: The stage.
+        since: The first epoch in which it trains.
+        until: The first in which it rests again.
+    """
 
     stage: str = "s4"
     since: int = 2

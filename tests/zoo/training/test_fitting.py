@@ -70,7 +70,7 @@ def test_features_computed_once_teach_what_the_backbone_would_teach_in_every_epo
     cached, fresh = model(), model()
     first = zoo.fit(cached, table(), **FROZEN)
 
-    def pictures(model, plan, parts, targets, *_):
+    def pictures(model, plan, parts, targets, *_, **__):
         return {part: SampleRows(model, rows, targets[part]) for part, rows in parts.items()}
 
     monkeypatch.setattr(fitting, "make_datasets", pictures)
