@@ -39,6 +39,8 @@ def scaled(recipe: Preprocessing, images: Sequence[Image.Image]) -> Tensor:
         pixels = pixels * recipe.scale
     if target == (height, width):
         return pixels
+    if target == (1, 1) and pixels.dtype == torch.uint8:  # torch's kernel for bytes fails on a single pixel
+        return _one_pixel(recipe, pixels)
     from torchvision.transforms import InterpolationMode
 
     name = "nearest-exact" if recipe.interpolation == "nearest" else recipe.interpolation
@@ -49,6 +51,17 @@ def scaled(recipe: Preprocessing, images: Sequence[Image.Image]) -> Tensor:
     from torchvision.transforms.v2 import functional as F
 
     return F.resize(pixels, list(target), InterpolationMode(name), antialias=recipe.antialias)
+
+
+def _one_pixel(recipe: Preprocessing, pixels: Tensor) -> Tensor:
+    """Scale bytes to a single pixel, in floats that are rounded; ``(T, C, 1, 1)`` uint8."""
+    import torch
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.v2 import functional as F
+
+    name = "nearest-exact" if recipe.interpolation == "nearest" else recipe.interpolation
+    made = F.resize(pixels.float(), [1, 1], InterpolationMode(name), antialias=recipe.antialias)
+    return made.round().clamp(0, 255).to(torch.uint8)
 
 
 def finished(recipe: Preprocessing, pixels: Tensor) -> Tensor:
