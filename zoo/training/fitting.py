@@ -187,14 +187,13 @@ def fit(
         BundleError: If a checkpoint's backbone cannot be put in the user's store.
         KeyboardInterrupt: After Ctrl-C; with ``checkpoint``, once one is written.
     """
-    run = Settings(
-        epochs, batch_size, lr, weight_decay, warmup, seed, device, precision, validation, patience, select, workers,
-        _augmentation(augmentation), optimizer=optimizer, optimizer_settings=optimizer_settings or {},
-        schedule=schedule, schedule_settings=schedule_settings or {}, clip=clip, accumulate=accumulate,
-        freeze=_names(freeze), freeze_norms=freeze_norms, cached_views=cached_views,
-        sampling=sampling, shots=shots, mixup=mixup, cutmix=cutmix,
-        feature_precision=feature_precision, solver=solver,
-        ema=ema, checkpoint=None if checkpoint is None else Path(checkpoint), resume=resume,
+    run = Settings.of(
+        epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay, warmup=warmup, seed=seed, device=device,
+        precision=precision, validation=validation, patience=patience, select=select, workers=workers,
+        augmentation=augmentation, optimizer=optimizer, optimizer_settings=optimizer_settings, schedule=schedule,
+        schedule_settings=schedule_settings, clip=clip, accumulate=accumulate, freeze=freeze, freeze_norms=freeze_norms,
+        cached_views=cached_views, sampling=sampling, shots=shots, mixup=mixup, cutmix=cutmix,
+        feature_precision=feature_precision, solver=solver, ema=ema, checkpoint=checkpoint, resume=resume,
         checkpoint_every=checkpoint_every, keep_checkpoints=keep_checkpoints, report_to=check_trackers(report_to),
         compile=compile,
     )  # fmt: skip
@@ -284,12 +283,6 @@ def fit(
     return history
 
 
-def _augmentation(given: Augmentation | str | None) -> Augmentation | None:
-    """Read how training pictures are varied; None for one that changes nothing, so that features can be kept."""
-    read = Augmentation.of(given)
-    return None if read.idle else read
-
-
 def _trained(table: Table) -> Table:
     """Give the rows that are not held out by the data itself."""
     held = table.split or ()
@@ -303,13 +296,6 @@ def _sampler(
     if balanced is not None:
         return BalancedRows.of(balanced, targets, run.seed)
     return None if objective is None else objective.order(targets, run.seed)
-
-
-def _names(given: str | Sequence[str] | None) -> Any:
-    """Read one name or several; what is neither is for the settings to refuse."""
-    if given is None or isinstance(given, str):
-        return () if given is None else (given,)
-    return tuple(given) if isinstance(given, Sequence) else given
 
 
 def _split(table: Table, columns: Mapping[str, str], run: Settings) -> Mapping[str, Table]:

@@ -131,6 +131,7 @@ WRONG = {
     ),
     "another importance": ({"importance": "best"}, "one of l1, l2, random"),
     "half a channel": ({"multiple_of": 0.5}, "multiple_of must be a whole number"),
+    "widths of weights": ({"sparsity": 0.5, "multiple_of": 8}, "multiple_of is of widths, and sparsity changes none"),
     "no rate": ({"backbone_lr_scale": 0}, "backbone_lr_scale must be a number above 0"),
 }
 

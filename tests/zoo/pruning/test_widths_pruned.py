@@ -315,6 +315,7 @@ WRONG = {
     "no data": ({"macs": 0.5, "importance": "taylor"}, "pass data="),
     "data for nothing": ({"macs": 0.5, "data": "photos"}, "looks at no data"),
     "half a channel": ({"macs": 0.5, "multiple_of": 0}, "multiple_of must be a whole number, 1 or more"),
+    "widths of weights": ({"sparsity": 0.5, "multiple_of": 8}, "multiple_of is of widths, and sparsity=… changes none"),
     "a negative seed": ({"macs": 0.5, "seed": -1}, "seed must be a whole number, 0 or more"),
     "out of reach": ({"macs": 0.001, "multiple_of": 1}, "macs=0.001 cannot be reached"),
 }

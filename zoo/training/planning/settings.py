@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,33 @@ class Settings:
     schedule_settings: Mapping[str, Any] = field(default_factory=dict)
     clip: float = 1.0
     accumulate: int = 1
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        augmentation: Augmentation | str | None,
+        freeze: str | Sequence[str] | None,
+        checkpoint: str | Path | None,
+        optimizer_settings: Mapping[str, Any] | None,
+        schedule_settings: Mapping[str, Any] | None,
+        **given: Any,
+    ) -> Settings:
+        """Read the settings as a user gives them.
+
+        Raises:
+            ConfigError: If one cannot be used.
+            UnknownName: If there is no such optimizer, schedule, or augmentation.
+        """
+        varied = Augmentation.of(augmentation)
+        return cls(
+            augmentation=None if varied.idle else varied,  # features can be kept of what nothing changes
+            freeze=_names(freeze),
+            checkpoint=None if checkpoint is None else Path(checkpoint),
+            optimizer_settings=optimizer_settings or {},
+            schedule_settings=schedule_settings or {},
+            **given,
+        )
 
     @property
     def mixing(self) -> Mixing | None:
@@ -150,6 +177,13 @@ class Settings:
         """Give what makes the run what it is, by name; where it is kept and told of is left out."""
         functions = {"optimizer": name_of(self.optimizer), "schedule": name_of(self.schedule)}
         return {name: value for name, value in (asdict(self) | functions).items() if name not in _ASIDE}
+
+
+def _names(given: str | Sequence[str] | None) -> Any:
+    """Read one name or several; what is neither is for the checks to refuse."""
+    if given is None or isinstance(given, str):
+        return () if given is None else (given,)
+    return tuple(given) if isinstance(given, Sequence) else given
 
 
 def name_of(given: MakesOptimizer | Schedule) -> str:
