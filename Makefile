@@ -11,10 +11,10 @@ demo: $(VENV)/.demo
 	$(BIN)/zoo demo
 
 test: lint types imports
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not soak"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not soak"
 
 quick: lint types imports
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not soak"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not soak"
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

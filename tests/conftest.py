@@ -7,6 +7,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported
 os.environ["OMP_NUM_THREADS"] = "1"  # for child processes, whose sums must round as ours do
 
+import gc
 import signal
 import sys
 import types
@@ -22,6 +23,26 @@ from zoo.registry import Plugin, Registry, registry
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job of a shell's background, and then in each child
     signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # the runner has as many processes as there are cores
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files with slow tests first: processes that share the files then end at about the same time."""
+    heavy = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in heavy)
+
+
+AT_MOST = 100
+"""New Python modules after which what there is counts as lasting."""
+lasting = 0
+
+
+def pytest_runtest_setup() -> None:
+    """Take what libraries brought out of garbage collection: every run of the Trainer looks through all there is."""
+    global lasting
+    if len(sys.modules) - lasting > AT_MOST:
+        gc.collect()
+        gc.freeze()
+        lasting = len(sys.modules)
 
 
 @pytest.fixture(autouse=True)

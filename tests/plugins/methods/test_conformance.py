@@ -23,8 +23,9 @@ NEEDS = {
     "distillation": teacher,
     "few_shot": lambda: {"settings": {"ways": 2, "support": 1, "queries": 1}, "head": _head("prototype")},
     "pruning": lambda: {"rewrites": True},
+    "semi_supervised": lambda: {"settings": {"ratio": 1}},
 }
-"""What a method cannot do without, as the kit takes it."""
+"""What a method cannot do without, as the kit takes it, and what spares time."""
 
 
 @pytest.fixture(autouse=True)

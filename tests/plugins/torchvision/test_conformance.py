@@ -8,24 +8,18 @@ from zoo.testing.backbones import check_backbone
 
 QUICK = ("shufflenet_v2_x0_5",)
 SLOW = (
-    "densenet121?img_size=64",
     "fasterrcnn_resnet50_fpn?img_size=64",
     "googlenet?img_size=64",
-    "inception_v3?img_size=128",
     "lraspp_mobilenet_v3_large?img_size=96",
     "mc3_18?img_size=32",
-    "mnasnet0_5",
     "mobilenet_v3_small",
-    "regnet_y_400mf?img_size=64",
     "resnet18?img_size=64",
     "squeezenet1_0",
-    "ssdlite320_mobilenet_v3_large?img_size=96",
     "swin_t?img_size=64",
     "vit_b_32?img_size=64",
 )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 def test_it_keeps_the_whole_contract(name):
     check_backbone(f"torchvision:{name}")
