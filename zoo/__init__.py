@@ -22,6 +22,7 @@ _FACE = {
     "BackboneOutline": ("zoo.contracts.outline", "BackboneOutline"),
     "BackboneSpec": ("zoo.spec", "BackboneSpec"),
     "Batch": ("zoo.contracts.objective", "Batch"),
+    "BlockSpace": ("zoo.searching.spaces", "BlockSpace"),
     "BundleError": ("zoo.errors", "BundleError"),
     "CapabilityError": ("zoo.errors", "CapabilityError"),
     "Catalog": ("zoo.contracts.catalog", "Catalog"),
@@ -50,6 +51,7 @@ _FACE = {
     "Preprocessing": ("zoo.preprocessing", "Preprocessing"),
     "Provider": ("zoo.contracts.provider", "Provider"),
     "PruneReport": ("zoo.pruning.report", "PruneReport"),
+    "QuantizeReport": ("zoo.quantizing.report", "QuantizeReport"),
     "Reference": ("zoo.reference", "Reference"),
     "ShapeError": ("zoo.errors", "ShapeError"),
     "StageMap": ("zoo.contracts.backbone", "StageMap"),
@@ -67,6 +69,7 @@ _FACE = {
     "Want": ("zoo.contracts.features", "Want"),
     "WeightsError": ("zoo.errors", "WeightsError"),
     "ZooError": ("zoo.errors", "ZooError"),
+    "ZooSpace": ("zoo.searching.spaces", "ZooSpace"),
     "advise": ("zoo.advising.making", "advise"),
     "build": ("zoo.assembly", "build"),
     "chain": ("zoo.chaining.running", "chain"),
@@ -92,9 +95,11 @@ _FACE = {
     "plan": ("zoo.training.planning.table", "plan"),
     "plugins": ("zoo.registry", "list_plugins"),
     "prune": ("zoo.pruning.making", "prune"),
+    "quantize": ("zoo.quantizing.making", "quantize"),
     "read": ("zoo.data", "read"),
     "resolve": ("zoo.catalog", "resolve"),
     "save": ("zoo.remote", "save"),
+    "search": ("zoo.searching.making", "search"),
     "sign": ("zoo.bundle", "sign"),
     "soup": ("zoo.training.soups", "soup"),
     "split_table": ("zoo.data", "split_table"),
@@ -111,6 +116,7 @@ __all__ = [
     "BackboneOutline",
     "BackboneSpec",
     "Batch",
+    "BlockSpace",
     "BundleError",
     "CapabilityError",
     "Catalog",
@@ -139,6 +145,7 @@ __all__ = [
     "Preprocessing",
     "Provider",
     "PruneReport",
+    "QuantizeReport",
     "Reference",
     "ShapeError",
     "StageMap",
@@ -156,6 +163,7 @@ __all__ = [
     "Want",
     "WeightsError",
     "ZooError",
+    "ZooSpace",
     "advise",
     "build",
     "chain",
@@ -180,9 +188,11 @@ __all__ = [
     "plan",
     "plugins",
     "prune",
+    "quantize",
     "read",
     "resolve",
     "save",
+    "search",
     "sign",
     "skip_initialisers",
     "soup",
@@ -260,6 +270,8 @@ if TYPE_CHECKING:
     from zoo.preprocessing import Preprocessing as Preprocessing
     from zoo.pruning.making import prune as prune
     from zoo.pruning.report import PruneReport as PruneReport
+    from zoo.quantizing.making import quantize as quantize
+    from zoo.quantizing.report import QuantizeReport as QuantizeReport
     from zoo.reference import Reference as Reference
     from zoo.registry import list_plugins as plugins
     from zoo.remote import diff as diff
@@ -267,6 +279,9 @@ if TYPE_CHECKING:
     from zoo.remote import load as load
     from zoo.remote import save as save
     from zoo.remote import verify as verify
+    from zoo.searching.making import search as search
+    from zoo.searching.spaces import BlockSpace as BlockSpace
+    from zoo.searching.spaces import ZooSpace as ZooSpace
     from zoo.spec import BackboneSpec as BackboneSpec
     from zoo.spec import HeadSpec as HeadSpec
     from zoo.spec import InputSpec as InputSpec

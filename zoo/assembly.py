@@ -18,8 +18,9 @@ from zoo.contracts.backbone import Backbone, check_want
 from zoo.contracts.drawing import draw_once
 from zoo.contracts.head import Head, HeadContext, Needs
 from zoo.contracts.initialising import are_skipped
+from zoo.contracts.rounding import bring
 from zoo.contracts.weights import copy_weights, fit_weights, read_weights
-from zoo.contracts.widths import as_narrow, reshape
+from zoo.contracts.widths import as_narrow
 from zoo.errors import CapabilityError, ConfigError, nearest
 from zoo.model import Model
 from zoo.reference import Reference
@@ -249,7 +250,7 @@ def _copies(spec: ModelSpec, source: Model) -> dict[str, Backbone]:
     for stream in dict.fromkeys(spec.owner(name) for name in spec.streams):
         asked, found = spec.streams[stream].backbone, _counterpart(source, stream, spec)
         made[stream] = registry().provider(asked.provider).build(asked, weights=None)
-        reshape(made[stream].native, asked.widths, where=asked.reference)
+        bring(made[stream], asked)
         copy_weights(made[stream], found, where=f"the model given as weights, whose backbone is {found.spec.reference}")
     return made
 
@@ -306,7 +307,7 @@ def assemble(
                 )
             with draw_once() if weights is None and not are_skipped() else nullcontext():
                 backbones[stream] = provider.build(entry.backbone, weights=weights)
-            reshape(backbones[stream].native, entry.backbone.widths, where=entry.backbone.reference)
+        bring(backbones[stream], entry.backbone)
     return Model(spec, backbones, heads, wants, _optional(spec, heads, context)).eval()
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from zoo.errors import ConfigError, UnknownName, nearest
 from zoo.preprocessing import Preprocessing
+from zoo.rounded import Quantized
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -24,6 +25,7 @@ __all__ = [
     "InputSpec",
     "ModelSpec",
     "Modality",
+    "Quantized",
     "StageSpec",
     "StreamSpec",
     "Want",
@@ -122,9 +124,9 @@ class BackboneSpec:
         license: SPDX identifier of the weights where the library states one.
         preprocessing: From a picture to the input; None where pictures are not the input.
         construction: All that the provider needs to build the module again without a network.
-        widths: How layers of a pruned backbone differ from those that the provider builds: path of a layer in the
-            library's module to the sizes that differ, such as ``{"out_channels": 40}``. Empty for one that is whole;
-            ``pooled_dim``, ``token_dim``, ``parameters`` and the stages' channels are those after pruning.
+        widths: How layers of a pruned backbone differ from the provider's: path to the sizes that differ, such as
+            ``{"out_channels": 40}``. ``pooled_dim`` and whatever else has to do with widths is that after pruning.
+        quantized: Where it rounds to eight bits; None for nowhere.
     """
 
     reference: str
@@ -147,17 +149,16 @@ class BackboneSpec:
     preprocessing: Preprocessing | None = None
     construction: Mapping[str, Any] = field(default_factory=dict)
     widths: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    quantized: Quantized | None = None
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
-        """Have no widths written where there are none, so that readers from before them read what is whole."""
-        from pydantic_core.core_schema import wrap_serializer_function_ser_schema
+        """Leave what came later unwritten where there is none, so that readers from before it read the others."""
+        from pydantic_core.core_schema import wrap_serializer_function_ser_schema as written
 
-        schema = handler(source)
-        schema["serialization"] = wrap_serializer_function_ser_schema(
-            lambda spec, write: {key: value for key, value in write(spec).items() if key != "widths" or value}
-        )
-        return schema
+        later = "widths", "quantized"
+        how = written(lambda spec, write: {k: v for k, v in write(spec).items() if v or k not in later})
+        return {**handler(source), "serialization": how}
 
     @property
     def maps(self) -> tuple[StageSpec, ...]:
@@ -173,8 +174,8 @@ class BackboneSpec:
         for stage in self.stages:
             if stage.name == name:
                 return stage
-        known = [stage.name for stage in self.stages]
-        raise UnknownName(f"{self.reference} has no stage {name!r}; its stages are {', '.join(known)}.")
+        known = ", ".join(stage.name for stage in self.stages)
+        raise UnknownName(f"{self.reference} has no stage {name!r}; its stages are {known}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ def zoo_methods() -> dict[str, str]:
         "lora": "zoo_methods.lora:LoRA",
         "partial": "zoo_methods.partial:Partial",
         "pruning": "zoo_methods.pruning:Pruning",
+        "quantization": "zoo_methods.quantization:Quantization",
         "self_supervised": "zoo_methods.self_supervised:SelfSupervised",
         "semi_supervised": "zoo_methods.semi_supervised:SemiSupervised",
     }

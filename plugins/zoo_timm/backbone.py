@@ -128,9 +128,10 @@ class TimmBackbone(Backbone):
     def native_files(self) -> dict[str, object]:
         """Give the ``config.json`` with which ``timm.create_model("local-dir:…")`` builds this folder.
 
-        timm builds whole models only, so where something was cut off or pruned there is none.
+        timm builds whole models of its own definitions only, so where something was cut off or pruned, or the blocks
+        are the user's, there is none.
         """
-        if self.kept is not None or self.spec.widths:
+        if self.kept is not None or self.spec.widths or "blocks" in self.spec.construction:
             return {}
         arguments = dict(self.spec.construction["arguments"])
         native: Any = self.native

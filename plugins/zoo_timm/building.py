@@ -15,6 +15,7 @@ from zoo.contracts.initialising import skip_initialisers
 from zoo.contracts.weights import fit_weights, read_weights
 from zoo.errors import ConfigError, WeightsError
 from zoo.reference import Reference
+from zoo_timm.blocks import with_blocks
 from zoo_timm.options import OPTIONS, check_arguments, refuse_smuggled
 from zoo_timm.weights import check_dtypes, fetch, strict_loading, unreachable
 
@@ -46,9 +47,10 @@ def create(reference: Reference, construction: Mapping[str, Any], **loading: Any
     arguments = dict(construction["arguments"])
     check_arguments(reference, arguments)
     try:
-        native: nn.Module = timm.create_model(
-            f"{architecture}.{tag}" if tag else architecture, num_classes=0, **arguments, **loading
-        )
+        with with_blocks(architecture, construction.get("blocks")):
+            native: nn.Module = timm.create_model(
+                f"{architecture}.{tag}" if tag else architecture, num_classes=0, **arguments, **loading
+            )
     except (TypeError, ValueError, AssertionError) as error:
         raise _refused(reference, arguments, error) from error
     except RuntimeError as error:

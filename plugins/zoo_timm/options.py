@@ -12,6 +12,7 @@ from torch import nn
 from zoo.errors import ConfigError, UnknownName
 from zoo.reference import Reference
 from zoo.spec import check_options
+from zoo_timm.blocks import BLOCK_OPTIONS, check_blocks, plan_blocks
 
 __all__ = ["OPTIONS", "check_arguments", "check_obeyed", "plan_construction", "refuse_smuggled"]
 
@@ -27,27 +28,30 @@ OPTIONS = {
     "output_stride": "output_stride",
 }
 
-_WRITTEN = {"architecture", "tag", "arguments", "size", "taps", "readings"}
+_WRITTEN = {"architecture", "tag", "arguments", "blocks", "size", "taps", "readings"}
 
 
 def plan_construction(reference: Reference) -> dict[str, Any]:
     """Turn a reference into all that is needed to build the model again.
 
     ``img_size`` is an argument of networks that are built for a size; for others it only says at which size pictures
-    come.
+    come. With ``blocks`` it is a network of its own, which has no pretrained weights.
 
     Raises:
         UnknownName: If it names a part or an option that there is not.
         ConfigError: If an option's value cannot be used.
     """
-    check_options(str(reference), reference.options, OPTIONS)
+    check_options(str(reference), reference.options, {*OPTIONS, *BLOCK_OPTIONS})
     if reference.part is not None:
         raise UnknownName(f"{reference}: timm models have one part; leave '#{reference.part}' out.")
     if {"drop_path", "drop_path_rate"} <= set(reference.options):
         raise ConfigError(f"{reference}: drop_path and drop_path_rate are one option; give one of them.")
     architecture, _, tag = reference.name.partition(".")
-    arguments = {OPTIONS[option]: value for option, value in reference.options.items()}
+    arguments = {OPTIONS[option]: value for option, value in reference.options.items() if option in OPTIONS}
     construction: dict[str, Any] = {"architecture": architecture, "tag": tag or None, "arguments": arguments}
+    blocks = plan_blocks(reference, architecture)
+    if blocks is not None:  # no tag's weights fit them
+        construction |= {"tag": None, "blocks": blocks}
     check_arguments(reference, arguments)
     config = timm.get_pretrained_cfg(reference.name, allow_unregistered=False)
     if "img_size" in arguments and config is not None and not config.fixed_input_size:
@@ -71,6 +75,8 @@ def refuse_smuggled(reference: Reference, construction: Mapping[str, Any]) -> No
         raise ConfigError(f"{reference}: the spec's arguments must be a mapping, got {arguments!r}.")
     if not isinstance(architecture, str) or not timm.is_model(architecture) or ":" in architecture:
         raise ConfigError(f"{reference}: {architecture!r} is no architecture of timm {timm.__version__}.")
+    if "blocks" in construction:
+        check_blocks(str(reference), architecture, construction["blocks"])
     for keyword, value in arguments.items():
         if keyword not in OPTIONS.values() or not isinstance(value, (str, int, float, bool, type(None))):
             raise ConfigError(

@@ -20,6 +20,7 @@ from zoo.chaining.recipe import read_chain
 from zoo.cli import main
 from zoo.cli.app import app
 from zoo.cli.runfile import read_run
+from zoo.cli.searching import read_space_file
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -87,7 +88,8 @@ def test_the_examples_of_a_page_run_as_they_stand(page, workplace):
             if block.mark != "needs":
                 exec(code, namespace)
         elif block.language == "yaml":
-            file, read = ("chain.yaml", read_chain) if "steps:" in block.text else ("run.yaml", read_run)
+            kinds = {"steps:": ("chain.yaml", read_chain), "stages:": ("space.yaml", read_space_file)}
+            file, read = next((kinds[key] for key in kinds if key in block.text), ("run.yaml", read_run))
             (workplace / file).write_text(block.text)
             assert read(workplace / file), where
         elif block.language == "sh":

@@ -53,6 +53,7 @@ TINY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TINY)
 def test_transformers_loads_the_folder_of_its_backbone(tmp_path, kind):
     transformers.AutoModel.from_config(TINY[kind]).save_pretrained(tmp_path / "source")
@@ -92,6 +93,7 @@ def test_transformers_loads_the_tokenizer_and_the_text_model_of_a_bundle(tmp_pat
         assert torch.equal(torch.cat(whole, dim=1), theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "resnet18"])
 def test_plain_torchvision_rebuilds_the_folder_of_its_backbone(tmp_path, name):
     model = zoo.build(f"torchvision:{name}", HEAD, weights=None)

@@ -292,6 +292,7 @@ class Wanting(nn.Module):
         return self.backbone(image, self.want)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reference", "want"),
     [
@@ -313,6 +314,7 @@ def test_features_are_exported_in_one_graph(reference, want):
     assert found.grid == expected.grid
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reference", ["timm:test_resnet", "timm:test_vit"])
 def test_a_model_compiles_to_one_graph(reference):
     built = zoo.build(reference, [kinds(), kinds("type")], weights=None)

@@ -182,6 +182,7 @@ def test_the_order_of_the_streams_survives_a_bundle(tmp_path):
 # --- rows of several inputs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["feature_extraction", "fine_tuning"])
 def test_a_table_with_a_column_for_each_input_trains_both_heads(pairs, tmp_path, method):
     model = two()

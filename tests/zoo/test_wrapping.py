@@ -141,6 +141,7 @@ def test_a_net_of_torchvision_gives_what_its_provider_gives():
     assert [ours.stage_of(name) for name in names] == [theirs.stage_of(name) for name in names]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "reductions"),
     [

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from zoo.bundle.adapters import adapter_configs, adapter_entries
 from zoo.bundle.basing import Based
-from zoo.bundle.digest import digest_records, records_of
+from zoo.bundle.digest import Record, digest_records, records_of
 from zoo.bundle.folder import BundleFolder, open_bundle
 from zoo.bundle.loading import tensor_files
 from zoo.bundle.manifest import MOST_BYTES, CheckpointManifest, Training, dump
@@ -26,7 +26,8 @@ from zoo.bundle.rebuilding import states_of
 from zoo.bundle.saving import components_of, created, native_files, required
 from zoo.bundle.staging import staged
 from zoo.bundle.store import Store
-from zoo.bundle.tensors import TensorSet, pieces, snapshot
+from zoo.bundle.streaming import Stream
+from zoo.bundle.tensors import TensorSet, snapshot, survey
 from zoo.bundle.trees import pack, unpack
 from zoo.errors import BundleError
 from zoo.model import Model
@@ -126,11 +127,7 @@ def write_checkpoint(model: Model, path: Path, training: Training, state: Mappin
         BundleError: If the state cannot be kept, or the system refuses to write; nothing is changed then.
     """
     whole = {f"backbones/{stream}/{NATIVE}" for stream, names in resting.names.items() if _all(model, stream, names)}
-    tensors = snapshot({file: held for file, held in states_of(model).items() if file not in whole})
-    components = tuple(
-        replace(part, state_digest=resting.bases[part.name].state_digest) if f"{part.path}/{NATIVE}" in whole else part
-        for part in components_of(model, tensors)
-    )
+    tensors = survey({file: held for file, held in states_of(model).items() if file not in whole})
     tree, held = pack(state, "run")
     texts = {**native_files(model), **adapter_configs(model), STATE_TREE: canonical(tree)}
     texts["config.json"] = canonical({"library_name": "zoo", "zoo_format": 1}) + b"\n"
@@ -139,7 +136,17 @@ def write_checkpoint(model: Model, path: Path, training: Training, state: Mappin
     for base in resting.bases.values():
         Store().refer(base.state_digest, path)
     with staged(path, overwrite=True) as folder:
-        files = {name: folder.write(name, pieces(each)) for name, each in kept.items()}
+        streams = {name: Stream(each) for name, each in kept.items()}
+        files = {name: folder.write(name, each) for name, each in streams.items()}
+        written = {name: folder.tensors(name) if name in files else each for name, each in tensors.files.items()}
+        tensors = replace(tensors, files=written)
+        records = _records(tensors, {name: each.records for name, each in streams.items()}, resting)
+        components = tuple(
+            replace(part, state_digest=resting.bases[part.name].state_digest)
+            if f"{part.path}/{NATIVE}" in whole
+            else part
+            for part in components_of(model, tensors, records)
+        )
         files |= {name: folder.write(name, data) for name, data in texts.items()}
         manifest = CheckpointManifest(
             created=created(),
@@ -174,6 +181,19 @@ def _changing(tensors: TensorSet, resting: Resting) -> dict[str, Mapping[str, Te
         held = found.pop(f"backbones/{stream}/{NATIVE}", {})
         if held:
             found[f"backbones/{stream}/{DELTA}"] = {name: each for name, each in held.items() if name not in names}
+    return found
+
+
+def _records(
+    tensors: TensorSet, written: Mapping[str, Mapping[str, Record]], resting: Resting
+) -> dict[str, Mapping[str, Record]]:
+    """Give the records of a model's tensors by file: of what was written, and of the tensors that rest."""
+    found = dict(written)
+    for stream, names in resting.names.items():
+        changed = found.pop(f"backbones/{stream}/{DELTA}", {})
+        if held := tensors.files.get(f"backbones/{stream}/{NATIVE}"):
+            base = {name: resting.bases[stream].records[name] for name in held if name in names}
+            found[f"backbones/{stream}/{NATIVE}"] = {**base, **changed}
     return found
 
 

@@ -152,7 +152,9 @@ def _entry(name: str, raw: Any, base: int, where: str) -> Entry:
 
 
 def _naturals(value: Any) -> bool:
-    return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**48 for item in value)
+    if not isinstance(value, list) or any(type(item) is not int for item in value):
+        return False
+    return not value or (min(value) >= 0 and max(value) < 2**48)
 
 
 def _check_filled(entries: Mapping[str, Entry], base: int, size: int, where: str) -> None:

@@ -46,6 +46,8 @@ __all__ = [
 FORMAT_VERSION = "1.0"
 PRUNED = "1.1"
 """The format of what holds a pruned backbone, whose spec has ``widths``."""
+QUANTIZED = "1.2"
+"""The format of what holds a backbone that rounds, whose spec has ``quantized``."""
 MOST_BYTES = 4 * 2**20
 _VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -165,8 +167,10 @@ def dump(manifest: AnyManifest) -> bytes:
 def version_of(manifest: AnyManifest) -> str:
     """Give the version of the format in which a manifest is written: the least that has all that it says."""
     models = [manifest.model] if isinstance(manifest, Manifest) else [one.model for one in manifest.ensemble.members]
-    pruned = any(stream.backbone.widths for model in models for stream in model.streams.values())
-    return PRUNED if pruned else FORMAT_VERSION
+    backbones = [stream.backbone for model in models for stream in model.streams.values()]
+    if any(one.quantized for one in backbones):
+        return QUANTIZED
+    return PRUNED if any(one.widths for one in backbones) else FORMAT_VERSION
 
 
 def read(written: bytes, where: str) -> AnyManifest:
@@ -213,7 +217,7 @@ def check_readable(data: Any, where: str) -> None:
     if versions[0] is None or versions[1] is None:
         raise BundleError(f"{where} is damaged: it has no format version. Save the model again.")
     whole, least = ((int(version[1]), int(version[2])) for version in versions if version)
-    if whole[0] > 1 or least > (1, 1):
+    if whole[0] > 1 or least > (1, 2):
         created = data.get("created")
         maker = str(created.get("by") if isinstance(created, dict) else "a newer zoo")[:40]
         needs = maker.replace("zoo ", "zoo >= ", 1)

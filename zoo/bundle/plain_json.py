@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -14,6 +15,8 @@ __all__ = ["canonical", "parse", "plain"]
 
 DEPTH = 32
 _INTEGERS = range(-(2**63), 2**64)
+_DOUBTFUL = re.compile(rb"-0|[0-9]{19}")
+"""What only numbers have that need a look; hardly any text has it, and looking at each number takes long."""
 
 
 def parse(data: bytes, where: str, *, most: int, depth: int = DEPTH) -> Any:
@@ -36,7 +39,7 @@ def parse(data: bytes, where: str, *, most: int, depth: int = DEPTH) -> Any:
             data.decode("utf-8"),
             object_pairs_hook=_unique,
             parse_constant=_refuse,
-            parse_int=_integer,
+            parse_int=_integer if _DOUBTFUL.search(data) else None,
             parse_float=_finite,
         )
         if b"\\u" in data:  # half a character can be written as an escape only

@@ -27,6 +27,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from zoo.bundle.closing import space_later, wait_for_space
 from zoo.errors import BundleError
 
 __all__ = [
@@ -169,6 +170,7 @@ def fsync_folder(path: Path) -> None:
 
 # --- what the dead left behind
 
+
 _begun: dict[Path, int] = {}
 """Hidden folders that this process named and did not remove yet, to the thread that did."""
 
@@ -210,8 +212,9 @@ def sweep(target: Path) -> None:
     """Remove the hidden folders beside a target whose writers died, or were interrupted in this thread.
 
     One of another machine, or from before this one was started, must be an hour old: where locks do nothing, its
-    writer may live.
+    writer may live. What this process removed before has given back its space then.
     """
+    wait_for_space()
     recover(target)
     left = [
         path
@@ -312,7 +315,7 @@ def _changed(folder: Path) -> float:
 
 def remove(folder: Path) -> None:
     """Remove a hidden folder, as far as the system lets us; what stays is swept by a later save."""
-    with _unread(folder):
+    with _unread(folder), space_later(folder):
         for _ in range(3):
             with contextlib.suppress(OSError):  # some it raises all the same
                 shutil.rmtree(folder, ignore_errors=True)

@@ -1,7 +1,8 @@
 """Reading a tensor file in one pass: each tensor into memory of its own, hashed on the way.
 
 The header is checked in full first, so that what is allocated is what the file has. The files of bundles are not
-mapped: one that is changed or cut afterwards does not touch the tensors. Those of the store are.
+mapped: one that is changed or cut afterwards does not touch the tensors. Those of the store are, and one that is being
+written.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from zoo.bundle.hashing import hasher
 from zoo.bundle.header import header_length, read_entries
 from zoo.errors import BundleError
 
-__all__ = ["decode", "map_tensors", "read_file", "read_tensors"]
+__all__ = ["decode", "map_or_read", "map_tensors", "read_file", "read_tensors"]
 
 _STEP = 2**20
 
@@ -108,7 +109,8 @@ def map_tensors(fd: int, size: int, where: str) -> dict[str, Tensor]:
     """Map all tensors of an open safetensors file; a page is read when it is first used.
 
     The mapping is private: what is written to a tensor is not written to the file. A file that is cut afterwards kills
-    the process when a lost page is used, so this is for files of the store alone, which nobody changes.
+    the process when a lost page is used, so this is for files that nobody else changes: of the store, and of a bundle
+    before it is published.
 
     Raises:
         BundleError: If its header is damaged.
@@ -125,3 +127,15 @@ def map_tensors(fd: int, size: int, where: str) -> dict[str, Tensor]:
             piece = piece.clone()
         found[name] = piece.view(dtype).reshape(entry.shape)
     return found
+
+
+def map_or_read(fd: int, size: int, where: str) -> dict[str, Tensor]:
+    """Map all tensors of an open safetensors file, or read them where the file system cannot map files.
+
+    Raises:
+        BundleError: If its header is damaged.
+    """
+    try:
+        return map_tensors(fd, size, where)
+    except OSError:
+        return read_tensors(lambda view, at: os.preadv(fd, [view], at), size, None, where)

@@ -1,4 +1,4 @@
-"""Saving a bundle: a copy of the tensors, proven to rebuild the model, written beside the target, published at once."""
+"""Saving a bundle: the tensors, written beside the target, proven to rebuild the model, and published at once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 import json
 import platform
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,7 +17,7 @@ from torch import Tensor
 import zoo
 from zoo.bundle.adapters import adapter_configs, adapter_entries
 from zoo.bundle.card import make_card
-from zoo.bundle.digest import state_digest
+from zoo.bundle.digest import Record, digest_records, records_of
 from zoo.bundle.manifest import Base, Component, Created, FileEntry, Manifest, PluginEntry, dump
 from zoo.bundle.method_states import state_files
 from zoo.bundle.paths import DELTA, MANIFEST, NATIVE, OWN, bundle_path, check_path, check_paths
@@ -25,7 +25,8 @@ from zoo.bundle.plain_json import canonical, plain
 from zoo.bundle.probe import make_probe
 from zoo.bundle.rebuilding import rebuild, states_of
 from zoo.bundle.staging import StagedFolder, check_target, staged
-from zoo.bundle.tensors import TensorSet, pieces, snapshot
+from zoo.bundle.streaming import Stream
+from zoo.bundle.tensors import TensorSet, snapshot
 from zoo.contracts.head import Head
 from zoo.ensembling.ensemble import Ensemble
 from zoo.errors import BundleError, ConfigError
@@ -52,8 +53,8 @@ def save(
 ) -> Path:
     """Save a model or an ensemble as a bundle; a crash at any instant leaves the old bundle or the new one.
 
-    The tensors are copied first, so a thread that trains on does no harm. Before anything is published, the model is
-    rebuilt once from the copy: what could not be loaded again is refused here.
+    Each tensor is read once, so a thread that trains on does no harm. Before anything is published, the model is
+    rebuilt once from what was written: what could not be loaded again is refused here.
 
     Args:
         model: The model or ensemble.
@@ -121,7 +122,7 @@ def write(
 ) -> dict[str, FileEntry]:
     """Write a model into a folder, its manifest last.
 
-    While one thread writes the tensors, another hashes them, rebuilds the model from them, and runs it on the probe.
+    While the system brings the files to the disk, the model is rebuilt from them, and run on the probe.
 
     Args:
         model: The model.
@@ -138,22 +139,19 @@ def write(
     """
     _check_settings(model)
     provenance = plain(model.provenance, "provenance")
-    tensors = snapshot(states_of(model))
+    based = bases or {}
+    tensors = snapshot(states_of(model), of={f"backbones/{stream}/{NATIVE}" for stream in based})
     texts = _texts(model, provenance)
-    held, entries = _differing(tensors, bases or {})
+    held, entries = _differing(tensors, based)
     told, kept = state_files(model.state)
     texts, held = texts | told, held | kept
     check_paths([*texts, *held], "The bundle")
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="zoo-save") as pool:
-        writing = {name: pool.submit(folder.write, place + name, pieces(each)) for name, each in held.items()}
-        try:
-            fields = _fields(model, tensors, texts, provenance, probe=probe)
-        except BaseException:
-            for each in writing.values():
-                each.cancel()
-            raise
-        written = {name: each.result() for name, each in writing.items()}
+    streams = {name: Stream(each) for name, each in held.items()}
+    written = {name: folder.write(place + name, each) for name, each in streams.items()}
     files = {name: folder.write(place + name, data) for name, data in texts.items()} | written
+    records = {name: streams[name].records for name in tensors.files if name in streams}
+    whole = {name: folder.tensors(place + name) if name in records else each for name, each in tensors.files.items()}
+    fields = _fields(model, replace(tensors, files=whole), records, texts, provenance, probe=probe)
     manifest = Manifest(**fields, kind="delta" if entries else "full", bases=entries, files=dict(files))
     files[MANIFEST] = folder.write(place + MANIFEST, dump(manifest))
     return {place + name: entry for name, entry in files.items()}
@@ -174,13 +172,19 @@ def _differing(
 
 
 def _fields(
-    model: Model, tensors: TensorSet, texts: Mapping[str, bytes], provenance: Any, *, probe: bool
+    model: Model,
+    tensors: TensorSet,
+    records: Mapping[str, Mapping[str, Record]],
+    texts: Mapping[str, bytes],
+    provenance: Any,
+    *,
+    probe: bool,
 ) -> dict[str, Any]:
     """Give the manifest's fields that follow from the model, once it has been rebuilt from what is written."""
     own = {name: copy.deepcopy(b.native) for name, b in model.backbones.items() if b.spec.provider == WRAPPED}
     specs = [adapter.spec for adapter in model.adapters]
     rebuilt = rebuild(model.spec, tensors, texts=texts, where="memory", modules=own, adapters=specs)
-    components = components_of(model, tensors)
+    components = components_of(model, tensors, records)
     return {
         "created": created(),
         "model": model.spec,
@@ -230,8 +234,18 @@ def _readable(content: object, path: str) -> bytes:
     return json.dumps(plain(content, path), indent=2, ensure_ascii=False).encode("utf-8") + b"\n"
 
 
-def components_of(model: Model, tensors: TensorSet) -> tuple[Component, ...]:
-    """Give the parts of a model, with the digests of their tensors."""
+def components_of(
+    model: Model, tensors: TensorSet, records: Mapping[str, Mapping[str, Record]] | None = None
+) -> tuple[Component, ...]:
+    """Give the parts of a model, with the digests of their tensors.
+
+    Args:
+        model: The model.
+        tensors: Its tensors.
+        records: File to name to record, where they are known.
+    """
+    known = records or {}
+    held = {file: known[file] if file in known else records_of(each) for file, each in tensors.files.items()}
     parts: list[tuple[Literal["backbone", "head"], str, str, PluginEntry]] = []
     for stream in model.backbones:
         entry = model.spec.streams[stream]
@@ -245,7 +259,7 @@ def components_of(model: Model, tensors: TensorSet) -> tuple[Component, ...]:
             type=kind,
             plugin=plugin,
             path=f"{role}s/{name}",
-            state_digest=state_digest(tensors.of(f"{role}s/{name}/{NATIVE}")),
+            state_digest=digest_records(tensors.completed(f"{role}s/{name}/{NATIVE}", held)),
         )
         for role, name, kind, plugin in parts
     )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zoo.bundle.hashing import hasher
 from zoo.bundle.manifest import MOST_BYTES, FileEntry
@@ -22,11 +24,16 @@ from zoo.bundle.publishing import (
     sweep,
     withdraw,
 )
+from zoo.bundle.syncing import Syncs, start_writing
 from zoo.errors import BundleError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["StagedFolder", "check_target", "staged"]
 
-_CHUNK = 2**21
+BEGIN = 4 * 2**20
+"""Bytes after which the disk is asked to begin with a file."""
 
 
 class StagedFolder:
@@ -38,54 +45,82 @@ class StagedFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._syncs = Syncs()
 
-    def write(self, name: str, data: bytes | Sequence[memoryview]) -> FileEntry:
-        """Write a file and make it last; what is written is hashed while it is in the processor's cache.
+    def write(self, name: str, data: bytes | Iterable[memoryview]) -> FileEntry:
+        """Write a file, and begin to make it last; what is written is hashed while it is in the processor's cache.
 
         Args:
             name: Its path in the bundle.
-            data: Its content, or the pieces of it.
+            data: Its content, or the pieces of it, each of which may be gone when the next is asked for.
 
         Returns:
             Its size and digest.
         """
-        path, digest, size = self.path / name, hasher(), 0
+        path = self.path / name
         if not path.parent.is_dir():
             path.parent.mkdir(parents=True)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         try:
-            for chunk in _chunks([memoryview(data)] if isinstance(data, bytes) else data):
-                digest.update(chunk)
-                size += len(chunk)
-                while chunk:
-                    chunk = chunk[os.write(fd, chunk) :]
-            os.fsync(fd)
+            entry = _pour(fd, [memoryview(data)] if isinstance(data, bytes) else data)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._syncs.begin(functools.partial(_sync, fd))
+        return entry
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """Map the tensors of a file that was written.
+
+        Args:
+            name: Its path in the bundle.
+
+        Raises:
+            OSError: If it cannot be read again.
+        """
+        from zoo.bundle.reading import map_or_read
+
+        fd = os.open(self.path / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            return map_or_read(fd, os.fstat(fd).st_size, name)
         finally:
             os.close(fd)
-        return FileEntry(size=size, blake3=digest.hexdigest())
 
     def settle(self) -> None:
-        """Make the folders last, from the inside out."""
-        for folder, _, _ in os.walk(self.path, topdown=False):
-            fsync_folder(Path(folder))
+        """Wait until all files and folders last.
+
+        Raises:
+            OSError: If one does not.
+        """
+        for folder, _, _ in os.walk(self.path):
+            self._syncs.begin(functools.partial(fsync_folder, Path(folder)))
+        self._syncs.finish()
+
+    def drop(self) -> None:
+        """Leave off; nothing waits for the disk any more when this returns."""
+        self._syncs.drop()
 
 
-def _chunks(pieces: Sequence[memoryview]) -> Iterator[memoryview]:
-    """Cut what is long and join what is short, so that a file takes few calls."""
-    short = bytearray()
-    for piece in pieces:
-        if len(piece) < _CHUNK // 4:
-            short += piece
-        else:
-            if short:
-                yield memoryview(short)
-                short = bytearray()
-            yield from (piece[at : at + _CHUNK] for at in range(0, len(piece), _CHUNK))
-        if len(short) >= _CHUNK:
-            yield memoryview(short)
-            short = bytearray()
-    if short:
-        yield memoryview(short)
+def _pour(fd: int, data: Iterable[memoryview]) -> FileEntry:
+    """Write the chunks of a file."""
+    digest, size, begun = hasher(), 0, 0
+    for chunk in data:
+        digest.update(chunk)
+        size += len(chunk)
+        while chunk:
+            chunk = chunk[os.write(fd, chunk) :]
+        if size - begun >= BEGIN:
+            start_writing(fd, begun, size - begun)
+            begun = size
+    return FileEntry(size=size, blake3=digest.hexdigest())
+
+
+def _sync(fd: int) -> None:
+    """Make a file last, and close it."""
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 @contextlib.contextmanager
@@ -110,8 +145,12 @@ def staged(target: Path, *, overwrite: bool) -> Iterator[StagedFolder]:
         _make_parents(target.parent, made)
         folder.mkdir()
         with held(folder):
-            yield (writing := StagedFolder(folder))
-            writing.settle()
+            writing = StagedFolder(folder)
+            try:
+                yield writing
+                writing.settle()
+            finally:
+                writing.drop()
             check_target(target, overwrite=overwrite)
             try:
                 _commit(folder, target, overwrite=overwrite)

@@ -138,7 +138,7 @@ class Store:
         Raises:
             BundleError: If it is not there, or its file is missing or damaged.
         """
-        from zoo.bundle.reading import map_tensors, read_tensors
+        from zoo.bundle.reading import map_or_read
 
         stored = self.find(state_digest)
         path = self._blob(stored.blob)
@@ -152,10 +152,7 @@ class Store:
                 if _digest(fd) != stored.blob:
                     raise BundleError(f"{path} of the store is damaged: its digest differs. {_RENEW}")
                 remember(found, stored.blob)
-            try:
-                return map_tensors(fd, found.st_size, str(path))
-            except OSError:  # some file systems cannot map files
-                return read_tensors(lambda view, at: os.preadv(fd, [view], at), found.st_size, None, str(path))
+            return map_or_read(fd, found.st_size, str(path))
         finally:
             os.close(fd)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,9 +15,10 @@ from zoo.bundle.header import DTYPES, MOST_TENSORS, check_name
 from zoo.bundle.reading import decode
 from zoo.errors import BundleError
 
-__all__ = ["TensorSet", "decode", "encode", "flat_bytes", "pieces", "snapshot"]
+__all__ = ["TensorSet", "decode", "dense", "encode", "flat_bytes", "layout", "pieces", "snapshot", "survey"]
 
 _CODES = {name: code for code, (name, _) in DTYPES.items()}
+Held = TypeVar("Held")
 FORMATS = {"channels_last": torch.channels_last, "channels_last_3d": torch.channels_last_3d}
 
 
@@ -26,7 +27,8 @@ class TensorSet:
     """All tensors of a bundle; one is named ``file:key``.
 
     Args:
-        files: File to key to contiguous tensor on the CPU; a tensor with several names stands under the first only.
+        files: File to key to contiguous tensor on the CPU, or as a model has it; one with several names stands under
+            the first only.
         tied: Groups of names of one tensor; the first of a group is the one in a file.
         memory_formats: ``channels_last`` or ``channels_last_3d`` to the names of the tensors laid out like that.
     """
@@ -41,25 +43,55 @@ class TensorSet:
         Raises:
             BundleError: If a group of tied tensors names one that is not there, or is there twice.
         """
-        found = dict(self.files.get(file, {}))
+        return self.completed(file, self.files)
+
+    def completed(self, file: str, held: Mapping[str, Mapping[str, Held]]) -> dict[str, Held]:
+        """Give what is held of the tensors of one file, with that of those that are tied to others.
+
+        Args:
+            file: The file.
+            held: File to key to something of each tensor in it, such as its digest.
+
+        Raises:
+            BundleError: As :meth:`of` does.
+        """
+        found = dict(held.get(file, {}))
         for first, *others in self.tied:
             source, _, key = first.partition(":")
-            if key not in self.files.get(source, {}):
+            if key not in held.get(source, {}):
                 raise BundleError(f"The tensor {first!r} must be in the bundle, because {others[:1]} is tied to it.")
             for other in others:
                 place, _, name = other.partition(":")
                 if place == file and name in found:
                     raise BundleError(f"The tensor {other!r} must not be stored, because it is tied to {first!r}.")
                 if place == file:
-                    found[name] = self.files[source][key]
+                    found[name] = held[source][key]
         return found
 
 
-def snapshot(states: Mapping[str, Mapping[str, Tensor]]) -> TensorSet:
+def snapshot(states: Mapping[str, Mapping[str, Tensor]], *, of: Collection[str] | None = None) -> TensorSet:
     """Copy tensors to the CPU, so that whoever trains on cannot change what is saved.
 
     Args:
         states: File to state dict. Tensors that are one in memory are copied once and noted as tied.
+        of: The files whose tensors are copied; None for all. Those of others are left as the model has them.
+
+    Raises:
+        BundleError: As :func:`survey` does.
+    """
+    found = survey(states)
+    copied = {
+        file: {key: _copy(tensor) for key, tensor in held.items()} if of is None or file in of else held
+        for file, held in found.files.items()
+    }
+    return replace(found, files=copied)
+
+
+def survey(states: Mapping[str, Mapping[str, Tensor]]) -> TensorSet:
+    """Find which tensors are one and how they lie in memory, and copy none.
+
+    Args:
+        states: File to state dict.
 
     Raises:
         BundleError: If a tensor cannot be kept as it is: sparse, quantised, of a subclass, on the meta device, of a
@@ -75,17 +107,17 @@ def snapshot(states: Mapping[str, Mapping[str, Tensor]]) -> TensorSet:
         for key, tensor in state.items():
             name = f"{file}:{check_name(key, file)}"
             check_tensor(name, tensor)
-            if (layout := _memory_format(tensor)) is not None:
-                laid.setdefault(layout, []).append(name)
+            if (laying := _memory_format(tensor)) is not None:
+                laid.setdefault(laying, []).append(name)
             group = groups.setdefault(_identity(name, tensor), [])
             group.append(name)
             if len(group) == 1:
                 if tensor.numel():
                     spans.setdefault(tensor.untyped_storage().data_ptr(), []).append((*_span(tensor), name))
-                files[file][key] = _copy(tensor)
+                files[file][key] = tensor.detach()
     _check_apart(spans)
     tied = tuple(tuple(group) for group in groups.values() if len(group) > 1)
-    return TensorSet(files, tied, {layout: tuple(sorted(names)) for layout, names in laid.items()})
+    return TensorSet(files, tied, {laying: tuple(sorted(names)) for laying, names in laid.items()})
 
 
 def check_tensor(name: str, tensor: object) -> None:
@@ -142,25 +174,30 @@ def _check_apart(spans: Mapping[int, list[tuple[int, int, str]]]) -> None:
 
 def _memory_format(tensor: Tensor) -> str | None:
     """Name the layout that a tensor's strides say, where it is not the plain one."""
-    for layout, memory_format in FORMATS.items():
-        if tensor.ndim == (4 if layout == "channels_last" else 5) and tensor.numel():
+    for laying, memory_format in FORMATS.items():
+        if tensor.ndim == (4 if laying == "channels_last" else 5) and tensor.numel():
             empty = torch.empty(tensor.shape, dtype=torch.int8, device="meta")
             if tensor.stride() == empty.to(memory_format=memory_format).stride() != empty.stride():
-                return layout
+                return laying
     return None
 
 
-def with_layout(tensor: Tensor, layout: str) -> Tensor:
+def with_layout(tensor: Tensor, laying: str) -> Tensor:
     """Copy a tensor into the memory layout of a name in ``FORMATS``."""
-    empty = torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device, memory_format=FORMATS[layout])
+    empty = torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device, memory_format=FORMATS[laying])
     return empty.copy_(tensor)
 
 
-def pieces(tensors: Mapping[str, Tensor]) -> list[memoryview]:
-    """Give the bytes of a safetensors file without a copy: its header, then each tensor's own memory.
+def dense(tensor: Tensor) -> Tensor:
+    """Give a tensor as a file holds it, contiguous and on the CPU; one that is so already is not copied."""
+    return tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+
+
+def layout(tensors: Mapping[str, Tensor]) -> tuple[bytes, list[str]]:
+    """Give the beginning of a safetensors file, and the names in the order in which the tensors' bytes follow.
 
     Args:
-        tensors: Name to contiguous tensor on the CPU. The widest elements come first, so that all are aligned.
+        tensors: Name to tensor. The widest elements come first, so that all are aligned.
     """
     ordered = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -175,7 +212,17 @@ def pieces(tensors: Mapping[str, Tensor]) -> list[memoryview]:
         at += tensor.nbytes
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     text += b" " * (-len(text) % 8)
-    return [memoryview(len(text).to_bytes(8, "little") + text), *(flat_bytes(tensors[name]) for name in ordered)]
+    return len(text).to_bytes(8, "little") + text, ordered
+
+
+def pieces(tensors: Mapping[str, Tensor]) -> list[memoryview]:
+    """Give the bytes of a safetensors file without a copy: its header, then each tensor's own memory.
+
+    Args:
+        tensors: Name to contiguous tensor on the CPU.
+    """
+    header, ordered = layout(tensors)
+    return [memoryview(header), *(flat_bytes(tensors[name]) for name in ordered)]
 
 
 def flat_bytes(tensor: Tensor) -> memoryview:

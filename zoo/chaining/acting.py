@@ -84,6 +84,25 @@ def _do_prune(model: Model, rows: Table, options: dict[str, Any], folder: Path) 
     zoo.prune(model, **options)
 
 
+def _quantize() -> Callable[..., Any]:
+    from zoo.quantizing.making import quantize
+
+    return quantize
+
+
+def _check_quantize(options: Mapping[str, Any]) -> None:
+    from zoo.quantizing.making import check_quantizing
+
+    check_quantizing(**{name: value for name, value in options.items() if name != "streams"})
+
+
+def _do_quantize(model: Model, rows: Table, options: dict[str, Any], folder: Path) -> None:
+    """Quantize by the rows that are no test rows."""
+    import zoo
+
+    zoo.quantize(model, rows, **options)
+
+
 def _export() -> Callable[..., Any]:
     from zoo.exporting.writing import export
 
@@ -108,6 +127,7 @@ ACTS: Mapping[str, Act] = {
         _fit, frozenset({"model", "data", "checkpoint", "resume", "progress"}), _check_fit, _do_fit, leaves=True
     ),
     "prune": Act(_prune, frozenset({"model", "data"}), _check_prune, _do_prune, leaves=True),
+    "quantize": Act(_quantize, frozenset({"model", "data"}), _check_quantize, _do_quantize, leaves=True),
     "export": Act(_export, frozenset({"model", "folder"}), _check_export, _do_export, leaves=False),
 }
 """Act to how it is done; the name is the field of a step and the public function."""

@@ -54,6 +54,7 @@ class ChainStep:
         data: Other rows than the chain's.
         fit: Options of ``zoo.fit``; the method's own under ``settings``.
         prune: Options of ``zoo.prune``.
+        quantize: Options of ``zoo.quantize``.
         export: Options of ``zoo.export``.
     """
 
@@ -62,6 +63,7 @@ class ChainStep:
     data: str | None = None
     fit: dict[str, Any] | None = None
     prune: dict[str, Any] | None = None
+    quantize: dict[str, Any] | None = None
     export: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:

@@ -24,8 +24,10 @@ from zoo.cli import (
     plugins,
     prediction,
     pruning,
+    quantizing,
     rates,
     runfile,
+    searching,
     signing,
     storing,
     training,
@@ -79,6 +81,7 @@ app.command("fit", epilog=training.FIT_EXAMPLES, rich_help_panel=TRAIN)(training
 app.command("plan", epilog=planning.EXAMPLES, rich_help_panel=TRAIN)(planning.plan)
 app.command("find-lr", epilog=rates.EXAMPLES, rich_help_panel=TRAIN)(rates.find_lr)
 app.command("chain", epilog=chaining.EXAMPLES, rich_help_panel=TRAIN)(chaining.chain)
+app.command("search", epilog=searching.EXAMPLES, rich_help_panel=TRAIN)(searching.search)
 app.command("schema", epilog=runfile.EXAMPLES, rich_help_panel=TRAIN)(runfile.schema)
 app.command("evaluate", epilog=training.EVALUATE_EXAMPLES, rich_help_panel=TRAIN)(training.evaluate)
 app.command("episodes", epilog=episodes.EXAMPLES, rich_help_panel=TRAIN)(episodes.episodes)
@@ -88,6 +91,7 @@ committee.command("build", epilog=ensembles.BUILD_EXAMPLES)(ensembles.build)
 committee.command("evaluate", epilog=ensembles.EVALUATE_EXAMPLES)(ensembles.evaluate)
 app.add_typer(committee, name="ensemble", epilog=ensembles.EXAMPLES, rich_help_panel=TRAIN)
 app.command("prune", epilog=pruning.EXAMPLES, rich_help_panel=TRAIN)(pruning.prune)
+app.command("quantize", epilog=quantizing.EXAMPLES, rich_help_panel=TRAIN)(quantizing.quantize)
 app.command("demo", epilog=demonstration.EXAMPLES, rich_help_panel=TRAIN)(demonstration.demo)
 storage = typer.Typer(invoke_without_command=True, callback=storing.store)
 storage.command("list", epilog=storing.LIST_EXAMPLES)(storing.list_stored)

@@ -70,6 +70,7 @@ class RunFile:
         keep_checkpoints: How many checkpoints are kept.
         report_to: Trackers, such as tensorboard or wandb.
         compile: Whether to train through torch.compile.
+        sharded: Whether each of several processes holds a part of the model.
         unlabelled: Rows without labels, for methods that learn from them.
         image: Column of the pictures, for a model with one input.
         split: Column of train, validation and test.
@@ -125,6 +126,7 @@ class RunFile:
     keep_checkpoints: int | None = None
     report_to: str | tuple[str, ...] | None = None
     compile: bool | None = None
+    sharded: bool | None = None
     unlabelled: str | None = None
     image: str | None = None
     split: str | None = None

@@ -72,7 +72,7 @@ RUN = (
     *("device", "precision", "validation", "patience", "select", "augmentation", "strict"),
     *("ema", "checkpoint", "resume", "checkpoint_every", "keep_checkpoints", "report_to"),
     *("freeze", "freeze_norms", "sampling", "shots", "mixup", "cutmix"),
-    *("cached_views", "feature_precision", "solver", "compile", "unlabelled"),
+    *("cached_views", "feature_precision", "solver", "compile", "sharded", "unlabelled"),
     *("warmup", "optimizer", "schedule", "clip", "accumulate"),
 )
 """The options of ``zoo fit`` that ``zoo.fit`` takes as they are."""
@@ -205,6 +205,9 @@ def fit(
     ] = None,
     compile: Annotated[
         bool, typer.Option("--compile", help="Train through torch.compile; the bundle is as without.")
+    ] = False,
+    sharded: Annotated[
+        bool, typer.Option("--sharded", help="Of several processes each holds a part of the model (FSDP).")
     ] = False,
     unlabelled: Annotated[
         str | None, typer.Option(metavar="DATA", help="Rows without labels, for methods that learn from them.")

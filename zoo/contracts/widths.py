@@ -201,11 +201,12 @@ def _narrow(layer: nn.Module, given: Mapping[str, int], shapes: Mapping[str, Sha
 
 
 def as_narrow(asked: BackboneSpec, begun: BackboneSpec) -> BackboneSpec:
-    """Give a backbone the pruned widths of the one whose weights it is to have."""
-    if not begun.widths or begun.architecture != asked.architecture:
+    """Give a backbone the pruned widths, and the rounding, of the one whose weights it is to have."""
+    if not (begun.widths or begun.quantized) or begun.architecture != asked.architecture:
         return asked
     return replace(
         asked,
+        quantized=begun.quantized,
         widths=begun.widths,
         pooled_dim=begun.pooled_dim,
         token_dim=begun.token_dim,

@@ -171,6 +171,8 @@ def _check_model(model: Model) -> None:
                 f"The stream {stream!r} is a module of your own, which is built by your code; prune it before zoo.wrap."
             )
         sample_of(spec)
+        if spec.quantized is not None:
+            raise ConfigError(f"{spec.reference} is quantized; prune the float model first, then quantize it again.")
         if "embed" in spec.capabilities:
             raise ConfigError(f"{spec.reference} is half of a dual-tower model, whose width the other half shares.")
     floating = {one.dtype for one in model.parameters()}

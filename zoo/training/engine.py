@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -33,6 +33,7 @@ from zoo.training.planning.settings import Settings
 from zoo.training.resuming.checkpointing import Keeper
 from zoo.training.resuming.randomness import generators, take_up_generators
 from zoo.training.rows.batches import view_seed
+from zoo.training.sharding import Sharding, divided_state, gathered
 from zoo.training.step import Step
 from zoo.training.watching import Diverged, check_finite, take_rows
 
@@ -50,6 +51,7 @@ class Engine(Trainer):
         keeper: What keeps checkpoints; None for none.
         averaging: The moving average of the weights, by which the model is judged; None for none.
         sampler: What draws the training rows; None for each once an epoch, in an order of the seed.
+        sharding: What has the model in pieces; None for a model that is whole in each process.
         more: What the Trainer takes.
     """
 
@@ -67,6 +69,7 @@ class Engine(Trainer):
         keeper: Keeper | None = None,
         averaging: Averaging | None = None,
         sampler: Sampler[int] | None = None,
+        sharding: Sharding | None = None,
         **more: Any,
     ) -> None:
         self.plan = plan
@@ -74,6 +77,7 @@ class Engine(Trainer):
         self._keeper = keeper
         self._averaging = averaging
         self._sampler = sampler
+        self._sharding = sharding
         self._resumed: Checkpoint | None = None
         self._batches: list[tuple[list[int] | None, Tensor]] = []
         self._resting: list[nn.Parameter] = []
@@ -123,7 +127,7 @@ class Engine(Trainer):
             groups += own_groups(self._objective, self._run.lr, weight_decay=decay)
             self.optimizer = make_optimizer(self._run.optimizer, groups, self._run.optimizer_settings)
             check_groups(self._zoo_model(), self.optimizer.param_groups, groups, self._objective)
-        if self.ranks.several:
+        if self.ranks.several and self._sharding is None:
             # DDP listens, for good, to the gradients of what requires one when it wraps the model, which is now. What
             # only a later epoch trains would be left out, and each process would go its own way with it. What then
             # rests for a while has no gradient, which DDP finds out in each pass (find_unused_parameters, the
@@ -134,6 +138,21 @@ class Engine(Trainer):
             for parameter in self._resting:
                 parameter.requires_grad_(True)
         return self.optimizer
+
+    # --- a model in pieces is placed and prepared by who divided it, and DDP has no part in it
+
+    def whole(self) -> AbstractContextManager[None]:
+        """Have the model whole in every process for as long as the context is open; all must do so at once."""
+        return nullcontext() if self._sharding is None else self._sharding.whole()
+
+    def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
+        if self._sharding is None:
+            super()._move_model_to_device(model, device)
+
+    def _wrap_model(self, model: Any, training: bool = True) -> Any:
+        if self._sharding is None:
+            return super()._wrap_model(model, training)
+        return self.accelerator.prepare_model(model, device_placement=False, evaluation_mode=True)  # autocast alone
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
         """Make the schedule: for each group a pure function of the step and of how the epochs so far went."""
@@ -171,6 +190,7 @@ class Engine(Trainer):
             Diverged: If one is not; no weight has changed then.
         """
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        norm = gathered(norm, keep=True)
         batches, self._batches = self._batches, []
         found = None
         try:
@@ -226,7 +246,7 @@ class Engine(Trainer):
         step = self.accelerator.unwrap_model(self.model)
         with self._averaging.applied() if self._averaging is not None else nullcontext():
             self.ranks.equalize(step.model.buffers())
-            with self.autocast_smart_context_manager():
+            with self.whole(), self.autocast_smart_context_manager():
                 loss, metrics = measure(
                     step.model,
                     self.get_eval_dataloader(eval_dataset),
@@ -283,7 +303,7 @@ class Engine(Trainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if self._resumed is not None:
-            self.optimizer.load_state_dict(self._resumed.state["optimizer"])
+            self.optimizer.load_state_dict(divided_state(self._resumed.state["optimizer"], self.optimizer))
             self.lr_scheduler.load_state_dict(dict(self._resumed.state["schedule"]))
 
     def _load_scaler(self, checkpoint: str | None) -> None:

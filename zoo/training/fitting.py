@@ -49,6 +49,7 @@ from zoo.training.rows.shots import drawn_shots, shots_task
 from zoo.training.rows.tables import read_for
 from zoo.training.rows.targets import columns_of, labels_of, row_targets
 from zoo.training.running import train
+from zoo.training.sharding import check_sharded, wanted
 from zoo.training.step import Step
 
 __all__ = ["fit"]
@@ -98,6 +99,7 @@ def fit(
     keep_checkpoints: int = 2,
     report_to: str | Sequence[str] | None = None,
     compile: bool = False,
+    sharded: bool = False,
     unlabelled: Table | str | Path | Any | None = None,
     progress: bool = False,
     **settings: Any,
@@ -170,6 +172,9 @@ def fit(
         report_to: Trackers that are told of the run, such as ``tensorboard``, ``wandb``, ``mlflow`` or ``trackio``.
         compile: Whether backbones run through ``torch.compile`` while they train; nothing else of the model changes,
             and frozen stages run in each step, with nothing kept.
+        sharded: Whether each of several processes holds a part of the weights, their gradients and the optimizer's
+            state (FSDP) instead of all (DDP); ``accelerate launch --use_fsdp`` says so, too. The model is whole in
+            every process before and after, and while it is judged.
         unlabelled: Rows without labels, for methods that learn from them; read as ``data`` is, and its label columns,
             if it has any, are not looked at.
         progress: Whether to show a progress bar.
@@ -195,7 +200,7 @@ def fit(
         cached_views=cached_views, sampling=sampling, shots=shots, mixup=mixup, cutmix=cutmix,
         feature_precision=feature_precision, solver=solver, ema=ema, checkpoint=checkpoint, resume=resume,
         checkpoint_every=checkpoint_every, keep_checkpoints=keep_checkpoints, report_to=check_trackers(report_to),
-        compile=compile,
+        compile=compile, sharded=wanted(sharded),
     )  # fmt: skip
     check_folder(run)
     started = time.monotonic()
@@ -211,6 +216,7 @@ def fit(
     plan = rested(model, make_plan(chosen, model, epochs=epochs, lr=lr, schedule=schedule), run.freeze)
     objective = chosen.objective(model, seed=run.seed)
     check_objective(objective, method, model, plan, run, unlabelled=unlabelled is not None)
+    check_sharded(model, objective, run, method, ranks)
     labelled = objective is None or objective.labelled
     check_kept(model, plan, run, place)
     check_compiler(model, plan, run, place)

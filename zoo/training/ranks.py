@@ -26,7 +26,7 @@ __all__ = ["Ranks", "first_to_fail", "hushed", "join", "rank", "world_size"]
 T = TypeVar("T")
 
 _LONG = timedelta(days=7)
-_SHARDED = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
+_DEEPSPEED = "ACCELERATE_USE_DEEPSPEED"
 
 
 def world_size() -> int:
@@ -154,11 +154,8 @@ def join(place: torch.device) -> Ranks:
     there = distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
     if world_size() == 1 and there == 1:
         return Ranks()
-    for variable, name in _SHARDED.items():
-        if os.environ.get(variable, "false").lower() in ("true", "1"):
-            raise ConfigError(
-                f"zoo trains whole models on each device (DDP), and {name} has them in pieces; launch without it."
-            )
+    if os.environ.get(_DEEPSPEED, "false").lower() in ("true", "1"):
+        raise ConfigError("zoo trains with torch's own DDP or FSDP, and not with DeepSpeed; launch without it.")
     if "LOCAL_RANK" not in os.environ or there not in (1, world_size()):
         raise ConfigError(
             "The processes that train together must be started by torchrun or accelerate launch, which say by RANK, "

@@ -6,21 +6,21 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
 from zoo.bundle.checkpoints import Checkpoint
 from zoo.contracts.method import Plan
 from zoo.contracts.objective import Objective
-from zoo.data import Table
-from zoo.errors import ConfigError, TrainingError
+from zoo.data import Table, placed
+from zoo.errors import TrainingError
 from zoo.model import Model
 from zoo.training.dividing import SameBuffers
 from zoo.training.engine import Engine
@@ -35,8 +35,10 @@ from zoo.training.planning.groups import trained_names
 from zoo.training.planning.settings import Settings
 from zoo.training.ranks import Ranks, world_size
 from zoo.training.resuming.checkpointing import Keeper
+from zoo.training.resuming.interrupting import Interrupted
 from zoo.training.rows.asked import AskedCollator
 from zoo.training.rows.batches import Collator, Row
+from zoo.training.sharding import Sharding, alone, in_pieces
 from zoo.training.step import Step
 from zoo.training.watching import Diverged, WatchedRows, names_of
 
@@ -85,7 +87,7 @@ def train(
     Raises:
         TrainingError: If a loss or gradient is no finite number.
         Interrupted: If the user interrupts a run that keeps checkpoints, once one is written.
-        ConfigError: If checkpoints cannot be kept of a run like this.
+        ConfigError: If the model is to be in pieces, and cannot be.
     """
     ranks = ranks or Ranks()
     judged = "validation" in datasets
@@ -101,16 +103,27 @@ def train(
     watched = {
         part: WatchedRows(rows, parts[part], files=not history.cached_features) for part, rows in datasets.items()
     }
-    with tempfile.TemporaryDirectory(prefix="zoo-fit-") as folder, warnings.catch_warnings():
+    step = Step(lightened(model, datasets["train"]), objective=objective, mixing=run.mixing, ranks=ranks)
+    if keeper is not None:
+        keeper.judge, keeper.averaging, keeper.objective = judge, averaging, objective
+        if resumed is not None:
+            keeper.take_up(resumed)
+    with (
+        tempfile.TemporaryDirectory(prefix="zoo-fit-") as folder,
+        warnings.catch_warnings(),
+        alone(),
+        _divided(step, model, plan, datasets["train"], run, place) as sharding,
+    ):
         warnings.filterwarnings("ignore", message=".*pin_memory.*")
         engine = Engine(
-            Step(lightened(model, datasets["train"]), objective=objective, mixing=run.mixing, ranks=ranks),
+            step,
             plan,
             run=run,
             history=history,
             keeper=keeper,
             averaging=averaging,
             sampler=sampler,
+            sharding=sharding,
             args=_arguments(folder, run, history, place, judged),
             train_dataset=watched["train"],
             eval_dataset=watched.get("validation"),
@@ -129,11 +142,8 @@ def train(
         )
         if progress and ranks.first:
             engine.add_callback(QuietProgress)
-        if keeper is not None:
-            _attach(keeper, engine, judge, averaging)
-            keeper.objective = objective
         if keeper is not None and resumed is not None:
-            keeper.take_up(resumed)
+            keeper.take_up_weights(resumed)
         try:
             if resumed is not None and resumed.training.finished:
                 log.info("%s: the run is finished already; nothing is trained.", resumed.path)
@@ -145,24 +155,36 @@ def train(
             raise _told(error, engine.state.global_step, parts["train"], judge, history, keeper) from error
         finally:
             model.eval()
-    if averaging is not None and (judge is None or not judge.has_best):
-        averaging.settle()
-    if judge is not None:
-        judge.restore()
-    model.eval()
+        if averaging is not None and (judge is None or not judge.has_best):
+            averaging.settle()
+        if judge is not None:
+            judge.restore()
+        model.eval()
 
 
-def _attach(keeper: Keeper, engine: Engine, judge: BestEpoch | None, averaging: Averaging | None) -> None:
-    """Tell what keeps the run whom to ask.
+@contextmanager
+def _divided(
+    step: Step, model: Model, plan: Plan, rows: Dataset[Row], run: Settings, place: torch.device
+) -> Iterator[Sharding | None]:
+    """Have what is trained in pieces for as long as the context is open, where the user asked for it.
 
-    Raises:
-        ConfigError: If the engine has the weights in pieces.
+    It is whole again after what all processes meet alike, such as a loss that is no number; not where one fails alone.
     """
-    if engine.is_fsdp_enabled:
-        raise ConfigError(
-            "checkpoint=… keeps whole models, and FSDP has them in pieces; train with DDP, or leave it out."
-        )
-    keeper.judge, keeper.averaging = judge, averaging
+    if not run.sharded:
+        yield None
+        return
+    batch = next(iter(DataLoader(rows, batch_size=2, collate_fn=Collator(model.preparers()))))
+    here = placed(batch, next(step.parameters()).device)
+    changing = set(trained_names(model, plan))
+    never = {p for name, p in step.model.named_parameters() if name not in changing}
+    through = partial(step.run, here.get("inputs"), here.get("features"))
+    sharding = in_pieces(step, list(model.backbones.values()), through, place, never=never)
+    try:
+        yield sharding
+    except (TrainingError, Interrupted):
+        sharding.release()
+        raise
+    sharding.release()
 
 
 def _told(

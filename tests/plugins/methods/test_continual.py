@@ -282,6 +282,7 @@ def test_a_sequence_goes_on_from_a_bundle_as_in_memory(how, tmp_path):
     assert same(plain, here) == (how == "naive")
 
 
+@pytest.mark.slow
 def test_the_memory_stays_fixed_and_holds_every_class_of_the_tasks():
     built = model()
     for number, classes in enumerate(("ab", "cd")):
@@ -294,6 +295,7 @@ def test_the_memory_stays_fixed_and_holds_every_class_of_the_tasks():
     assert len({tensor.sum().item() for tensor in memory["kept"]["inputs"]["image"]}) == 8
 
 
+@pytest.mark.slow
 def test_the_same_classes_of_another_domain_are_groups_of_their_own():
     built = model()
     for seed in (0, 1):
@@ -351,6 +353,7 @@ def test_every_setting_changes_the_sequence(how, setting, value):
     assert not same(*trained)
 
 
+@pytest.mark.slow
 def test_several_heads_learn_beside_one_another():
     built = model(zoo.head("regression", name="size"))
     for how in ("ewc", "lwf", "replay"):
@@ -398,6 +401,7 @@ def test_heads_that_cannot_learn_so_are_refused_before_data_is_read():
             zoo.fit(built, "no such folder", **RUN, **settings)
 
 
+@pytest.mark.slow
 def test_a_memory_that_is_too_small_or_damaged_is_refused():
     built = model()
     with pytest.raises(ConfigError, match="memory=1 cannot hold a row of each of 2 classes"):

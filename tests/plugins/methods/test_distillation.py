@@ -147,6 +147,7 @@ def test_the_teacher_is_no_part_of_what_trains_or_is_kept_in_checkpoints():
 # --- when the teacher runs
 
 
+@pytest.mark.slow
 def test_a_step_with_kept_answers_needs_no_teacher_and_teaches_what_a_live_one_does():
     teachers = [model(seed=1) for _ in range(2)]
     seen = [calls(one) for one in teachers]
@@ -160,6 +161,7 @@ def test_a_step_with_kept_answers_needs_no_teacher_and_teaches_what_a_live_one_d
         assert torch.allclose(tensor.float(), students[1].state_dict()[name].float(), atol=1e-4), name
 
 
+@pytest.mark.slow
 def test_answers_that_take_more_than_they_may_are_asked_for_in_each_step():
     teacher = model(seed=1)
     seen = calls(teacher)
@@ -169,6 +171,7 @@ def test_answers_that_take_more_than_they_may_are_asked_for_in_each_step():
     assert len(seen) == 1 + 6  # 12 rows of maps take more than 10 KB, as the first batch tells
 
 
+@pytest.mark.slow
 def test_with_an_augmentation_the_teacher_sees_the_very_view_that_the_student_sees():
     student, teacher = model(), model(seed=1)
     views = []
@@ -194,6 +197,7 @@ def test_where_the_backbone_rests_its_features_are_kept_as_well_and_a_step_runs_
     assert len(seen[1]) == 3
 
 
+@pytest.mark.slow
 def test_a_teacher_is_left_as_it_was_but_in_eval_mode():
     teacher = model(seed=1).train()
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
@@ -208,12 +212,14 @@ def test_a_teacher_is_left_as_it_was_but_in_eval_mode():
 # --- runs
 
 
+@pytest.mark.slow
 def test_the_method_conforms():
     settings = {"teacher": model(seed=1), "tasks": ["kind"], "hints": 0.1, "distances": 1.0}
 
     assert check_method("distillation", settings=settings).several_tasks == "works"
 
 
+@pytest.mark.slow
 def test_rows_without_labels_learn_from_the_teacher():
     teacher = model(seed=1)
     zoo.fit(teacher, table(24), method="fine_tuning", epochs=6, batch_size=8, lr=0.02, device="cpu", validation=0)
@@ -236,6 +242,7 @@ def test_rows_without_labels_learn_from_the_teacher():
     )
 
 
+@pytest.mark.slow
 def test_a_bundle_and_an_ensemble_teach_as_their_models_do(tmp_path):
     teacher = model(seed=1, classes=CLASSES[::-1])
     path = teacher.save(tmp_path / "teacher")
@@ -278,6 +285,7 @@ def test_tasks_that_are_not_named_keep_their_own_loss():
     assert same == {("both", "kind"): False, ("both", "age"): False, ("one", "kind"): False, ("one", "age"): True}
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path):
     teacher = model(backbone="timm:test_efficientnet", seed=1)
     run = RUN | {"teacher": teacher, "hints": 0.5, "checkpoint_every": 1, "keep_checkpoints": 9}
@@ -292,6 +300,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path):
         assert torch.equal(again.state_dict()[name], tensor), name
 
 
+@pytest.mark.slow
 def test_another_teacher_is_another_run(tmp_path):
     run = RUN | {"checkpoint": tmp_path / "run"}
     zoo.fit(model(), table(), teacher=model(seed=1), **run)

@@ -73,6 +73,7 @@ def step_of(how, monkeypatch, **more):
     return seen[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "more", "loss"),
     [
@@ -89,6 +90,7 @@ def test_a_step_adds_the_distance_of_the_pooled_vectors_each_domain_by_its_own_s
     torch.testing.assert_close(parts["kind"], batch.losses["kind"].detach())
 
 
+@pytest.mark.slow
 def test_the_domain_head_is_an_ordinary_head_and_sees_both_domains(monkeypatch):
     objective, _, parts, _, _ = step_of("dann", monkeypatch, domain_head={"type": "classifier", "hidden": 7})
 
@@ -123,6 +125,7 @@ def norms(model):
     return {name: value for name, value in model.state_dict().items() if "running" in name}
 
 
+@pytest.mark.slow
 def test_adabn_trains_as_fine_tuning_does_and_gives_norms_the_statistics_of_the_other_domain():
     plain, (model, history) = build(), fitted("adabn")
     zoo.fit(plain, SOURCE, **RUN | {"method": "fine_tuning"})
@@ -136,6 +139,7 @@ def test_adabn_trains_as_fine_tuning_does_and_gives_norms_the_statistics_of_the_
     assert history.epochs[0].measures == {}
 
 
+@pytest.mark.slow
 def test_norms_says_whose_statistics_stay():
     (target, _), (both, _) = fitted("coral", norms="target"), fitted("coral", norms="both")
     changed = {name for name, value in both.state_dict().items() if not torch.equal(target.state_dict()[name], value)}
@@ -143,6 +147,7 @@ def test_norms_says_whose_statistics_stay():
     assert changed == set(norms(both))
 
 
+@pytest.mark.slow
 def test_norms_of_frozen_stages_keep_their_statistics():
     before = build()
     stage = before.stages()[0].name
@@ -156,6 +161,7 @@ def test_norms_of_frozen_stages_keep_their_statistics():
 # --- whole runs
 
 
+@pytest.mark.slow
 def test_adaptation_makes_domains_alike_and_measures_how_far_apart_they_are():
     _, history = fitted("mmd", epochs=6, weight=5.0)
     apart = [row.measures["domains"] for row in history.epochs]
@@ -163,6 +169,7 @@ def test_adaptation_makes_domains_alike_and_measures_how_far_apart_they_are():
     assert apart[-1] < apart[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["dann", "adabn"])
 def test_a_run_is_the_same_again_and_goes_on_bit_for_bit(how, tmp_path):
     (one, _), (again, _) = fitted(how), fitted(how)
@@ -176,6 +183,7 @@ def test_a_run_is_the_same_again_and_goes_on_bit_for_bit(how, tmp_path):
     assert equal(one, resumed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [{"how": "coral"}, {"weight": 2.0}, {"domain_head": {"type": "classifier"}}])
 def test_a_setting_changes_what_is_learnt(more):
     (plain, _), (other, _) = fitted("dann"), fitted(**{"how": "dann", **more})
@@ -183,6 +191,7 @@ def test_a_setting_changes_what_is_learnt(more):
     assert not equal(plain, other)
 
 
+@pytest.mark.slow
 def test_several_tasks_and_a_chosen_stream_work():
     heads = [HEAD | {"stream": "one"}, {"type": "classifier", "name": "same", "target": "kind", "classes": ["a", "b"],
                                         "stream": "two"}]  # fmt: skip
@@ -244,6 +253,7 @@ def test_rows_without_labels_must_be_there():
         zoo.fit(build(), "nowhere", **RUN)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["coral", "adabn"])
 def test_backbones_that_rest_have_nothing_to_adapt(how):
     with pytest.raises(ConfigError, match="rest"):

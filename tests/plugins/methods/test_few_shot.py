@@ -122,6 +122,7 @@ def test_episodes_follow_from_the_seed_and_the_epoch_alone():
 # --- a run
 
 
+@pytest.mark.slow
 def test_a_run_of_episodes_teaches_the_backbone_and_leaves_the_prototypes_of_all_classes():
     whole, data = model(normalize=True), table(apart=0.3)
 
@@ -132,6 +133,7 @@ def test_a_run_of_episodes_teaches_the_backbone_and_leaves_the_prototypes_of_all
     assert history.settings["support"] == 2
 
 
+@pytest.mark.slow
 def test_other_tasks_keep_their_own_losses_and_the_named_one_makes_the_episodes():
     sides = Column("side", "text", tuple("lr"[row // 2 % 2] for row in range(48)))
     more = [zoo.head("classifier", name="side", classes=["l", "r"])]

@@ -77,6 +77,7 @@ def test_it_conforms_on_a_transformer():
     check_method("lora", "timm:test_vit")
 
 
+@pytest.mark.slow
 def test_adapters_learn_by_themselves_below_a_head_that_rests_and_the_base_stays_bit_equal():
     model = build("timm:test_efficientnet")
     before, head = base(model), state_digest(model.heads["kind"].state_dict())
@@ -134,6 +135,7 @@ def test_a_second_run_goes_on_with_the_same_adapters_and_others_are_refused():
         zoo.fit(model, stripes(), method="lora", **{**SHORT, "rank": 5})
 
 
+@pytest.mark.slow
 def test_another_method_rests_the_kept_adapters_and_takes_no_features_of_others(caplog):
     """Kept features are of one adapter and one scale: with another, or none, they are computed anew."""
     import copy
@@ -189,6 +191,7 @@ def test_the_run_is_the_same_with_the_same_seed_and_another_with_another():
     assert digests[0] == digests[1] != digests[2]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_and_goes_on_ends_bit_equal(tmp_path):
     import shutil
 

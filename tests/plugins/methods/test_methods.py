@@ -51,6 +51,7 @@ def test_the_last_epochs_states_go_on_after_the_end(streams):
     assert plan.at(7) == plan.at(1)
 
 
+@pytest.mark.slow
 def test_a_method_conforms_on_a_transformer():
     check_method("feature_extraction", "timm:test_vit")
 

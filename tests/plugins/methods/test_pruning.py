@@ -39,6 +39,7 @@ def state(model):
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
+@pytest.mark.slow
 def test_a_model_is_pruned_to_the_share_that_is_said_or_to_six_tenths_and_learns_all_tasks(tmp_path):
     model = build("timm:test_resnet", HEAD, {"type": "regression", "name": "age"})
     history = zoo.fit(model, table(), method="pruning", multiple_of=1, **RUN | {"epochs": 3})
@@ -84,6 +85,7 @@ def test_the_backbone_learns_at_its_own_rate():
     assert moved[0] < 1e-5 < 1e-3 < moved[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_zeros_stay_zeros_through_training_and_the_rest_learns(optimizer):
     model = build()

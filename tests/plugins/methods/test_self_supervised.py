@@ -194,6 +194,7 @@ def test_embeddings_that_are_no_numbers_have_no_spread_and_do_not_stop_the_step(
     assert spread_and_rank(torch.full((4, 3), math.nan))[0].isnan()
 
 
+@pytest.mark.slow
 def test_the_history_has_the_spread_and_rank_of_each_epoch_and_a_collapse_is_said(caplog):
     caplog.set_level("WARNING", "zoo")
     history = zoo.fit(bare(), photographs(), **RUN, **settings("simclr"))
@@ -236,6 +237,7 @@ def test_the_method_conforms(how):
         check_method("self_supervised", settings=settings(how))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", HOWS)
 def test_each_scheme_trains_the_backbone_alone_and_equal_seeds_give_equal_runs(how):
     head = zoo.head("classifier", name="kind", classes=["a", "b"])
@@ -256,6 +258,7 @@ def test_each_scheme_trains_the_backbone_alone_and_equal_seeds_give_equal_runs(h
     assert any(not torch.equal(made[0][name], made[2][name]) for name in weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["byol", "dino"])
 def test_a_run_goes_on_bit_for_bit_with_its_target_network(how, tmp_path):
     data, run = photographs(8), {**RUN, **settings(how), "checkpoint_every": 1, "keep_checkpoints": 9}
@@ -270,6 +273,7 @@ def test_a_run_goes_on_bit_for_bit_with_its_target_network(how, tmp_path):
     assert [row.train_loss for row in resumed.epochs] == [row.train_loss for row in whole.epochs]
 
 
+@pytest.mark.slow
 def test_pictures_are_told_apart_after_training_that_were_not_before():
     data = photographs(16)
     near = {"scale": (0.6, 1.0), "flip": 0.5, "size": (32, 32)}
@@ -377,6 +381,7 @@ def test_one_of_several_streams_trains_by_name_and_none_without():
     assert changed == {"b"}
 
 
+@pytest.mark.slow
 def test_what_gives_no_pooled_vector_or_takes_no_pictures_is_refused_before_data_is_read():
     mapped = zoo.build("timm:test_resnet", zoo.head("segmentation", classes=["a", "b"]), weights=None)
     with pytest.raises(ConfigError, match="does not give in this model; build it without heads"):

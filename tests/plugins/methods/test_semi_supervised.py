@@ -88,6 +88,7 @@ def test_the_weight_of_pseudo_labels_rises_over_the_ramp(progress, share):
     assert ramp_at(progress, None) == 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("how", "views"), [("fixmatch", 2), ("pseudo_labels", 1)])
 def test_a_step_adds_the_weighed_loss_of_views_that_pass_together(how, views, monkeypatch):
     seen = []
@@ -130,6 +131,7 @@ def test_what_is_not_set_is_as_in_the_papers():
 # --- whole runs
 
 
+@pytest.mark.slow
 def test_the_share_of_sure_rows_is_measured_and_falls_with_the_threshold():
     _, all_of_them = fitted(**FIX | {"threshold": 0})
     _, none = fitted(**FIX | {"threshold": 0.9999})
@@ -138,6 +140,7 @@ def test_the_share_of_sure_rows_is_measured_and_falls_with_the_threshold():
     assert none.epochs[0].measures["sure"] < 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [
@@ -156,6 +159,7 @@ def test_a_setting_changes_what_is_learnt(more):
     assert not equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_again_and_goes_on_bit_for_bit(tmp_path):
     (one, _), (again, _) = fitted(**FIX), fitted(**FIX)
     kept = {"checkpoint_every": 1, "keep_checkpoints": 9, **FIX}
@@ -168,6 +172,7 @@ def test_a_run_is_the_same_again_and_goes_on_bit_for_bit(tmp_path):
     assert equal(one, resumed)
 
 
+@pytest.mark.slow
 def test_each_task_of_one_label_learns_and_others_learn_as_always(monkeypatch):
     seen = []
     losses = Supposing.losses

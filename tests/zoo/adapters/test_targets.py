@@ -53,6 +53,7 @@ def test_convolutions_with_groups_are_left_out_and_refused_by_name(build):
     assert not set(targets(model)) & set(grouped)
 
 
+@pytest.mark.slow
 def test_layers_whose_weight_another_module_reads_are_left_out_and_refused(build):
     """torchvision's attention hands weights to a function: what stood beside the layers would never run."""
     model = build("torchvision:vit_b_32")

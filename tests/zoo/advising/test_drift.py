@@ -25,6 +25,7 @@ def asked(classes):
     return one, rows, classes(torch.arange(16) % 2, names=("a", "b")), before, other
 
 
+@pytest.mark.slow
 def test_features_stay_where_nothing_is_learnt_and_move_the_further_the_higher_the_rate(asked, monkeypatch):
     monkeypatch.setattr(room, "STEPS", 3)
     found = []

@@ -23,6 +23,7 @@ def state(model: zoo.Model) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
+@pytest.mark.slow
 def test_the_advice_has_the_evidence_the_method_and_its_settings(model, table):
     advice = zoo.advise(model(table()), table(), device="cpu")
 
@@ -43,6 +44,7 @@ def test_the_advice_has_the_evidence_the_method_and_its_settings(model, table):
     assert any("random weights" in warning for warning in advice.warnings)
 
 
+@pytest.mark.slow
 def test_the_model_and_the_global_generator_stay_as_they_were(model, table):
     one = model(table()).freeze("s1").train()
     before, frozen = state(one), one.frozen()
@@ -68,6 +70,7 @@ def test_the_same_seed_gives_the_same_advice(model, table):
     assert first.fit() == second.fit()
 
 
+@pytest.mark.slow
 def test_rows_that_are_held_out_are_not_looked_at(model, table):
     parts = ["train"] * 30 + ["test"] * 10
     noise = ["ab"[n % 2] for n in range(30)]
@@ -96,6 +99,7 @@ def test_the_task_that_pretraining_helps_least_decides_and_missing_labels_are_le
     assert any("The tasks lie apart" in warning for warning in advice.warnings)
 
 
+@pytest.mark.slow
 def test_several_labels_a_row_are_judged_label_by_label(model, table):
     tags = [("bright",) * (n % 2) + ("odd one out",) * (n == 3) + ("any",) * (n % 3 == 0) for n in range(40)]
     rows = table(40, tags=("list", tags))

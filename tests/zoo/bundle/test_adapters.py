@@ -69,6 +69,7 @@ def pooled(model):
 # --- what is saved comes back
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reference", ["timm:test_vit", "timm:test_resnet", "torchvision:resnet18", "hf:vit"])
 def test_a_model_with_adapters_comes_back_bit_for_bit(tmp_path, reference):
     model = learnt(reference, tmp_path, dropout=0.25)
@@ -197,6 +198,7 @@ def alone_pooled(native, batch):
     return given if isinstance(given, torch.Tensor) else given.last_hidden_state[:, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # PEFT asks for it
 @pytest.mark.parametrize("reference", ["timm:test_vit", "timm:test_resnet", "torchvision:resnet18", "hf:vit"])
 def test_peft_loads_the_folder_on_the_librarys_own_backbone_to_equal_outputs(tmp_path, reference):
@@ -408,6 +410,7 @@ def test_without_peft_a_load_says_what_to_install_and_other_bundles_load(honest,
 # --- beside others
 
 
+@pytest.mark.slow
 def test_a_backbone_is_not_taken_over_where_adapters_make_it_another(tmp_path):
     model = learnt()
     path = model.save(tmp_path / "adapted")

@@ -90,7 +90,7 @@ def test_a_missing_bundle_is_named(tmp_path):
             zoo.load(path)
 
 
-@pytest.mark.parametrize(("key", "value"), [("format_version", "2.0"), ("min_reader", "1.2"), ("min_reader", "7.3")])
+@pytest.mark.parametrize(("key", "value"), [("format_version", "2.0"), ("min_reader", "1.3"), ("min_reader", "7.3")])
 def test_a_newer_version_says_which_zoo_it_needs(bundle, make, key, value):
     def newer(data):
         data[key] = value

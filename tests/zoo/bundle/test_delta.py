@@ -126,6 +126,7 @@ def test_what_one_delta_changes_no_other_sees(first, tmp_path):
     assert equal(zoo.load(bundles[0]), first[0])
 
 
+@pytest.mark.slow
 def test_a_delta_is_as_small_as_its_heads_and_the_store_has_the_base_once(first, tmp_path, store):
     whole = sum(f.stat().st_size for f in first[1].rglob("*.safetensors"))
     for number in range(20):

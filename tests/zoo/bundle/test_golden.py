@@ -9,16 +9,26 @@ import pytest
 import torch
 
 import zoo
+from zoo.bundle.basing import add
+from zoo.bundle.checkpoints import read_checkpoint
 from zoo.bundle.folder import open_bundle
-from zoo.bundle.manifest import FORMAT_VERSION
+from zoo.bundle.manifest import FORMAT_VERSION, PRUNED
+from zoo.bundle.store import Store
+from zoo.errors import BundleError
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 BUNDLES = sorted(path.parent for path in GOLDEN.glob("*/*/zoo.json"))
 
 
 @pytest.fixture(autouse=True)
-def no_store(tmp_path, monkeypatch):
+def own_store(tmp_path, monkeypatch):
     monkeypatch.setenv("ZOO_STORE", str(tmp_path / "store"))
+
+
+@pytest.fixture
+def based():
+    """Put what the checkpoint is based on into the store, where it was when its run was under way."""
+    return add(GOLDEN / "1.0" / "full", Store())
 
 
 @pytest.fixture(scope="module")
@@ -33,16 +43,27 @@ def name_of(bundle):
     return f"{bundle.parent.name}-{bundle.name}"
 
 
-def test_this_version_of_the_format_has_golden_bundles_of_each_kind():
-    kinds = {bundle.name for bundle in BUNDLES if bundle.parent.name == FORMAT_VERSION}
-    assert kinds == {"full", "delta", "adapted", "ensemble"}
+def test_every_version_of_the_format_has_golden_bundles_of_each_kind(maker):
+    held = {bundle.relative_to(GOLDEN).as_posix() for bundle in BUNDLES}
+    kinds = {json.loads((bundle / "zoo.json").read_bytes())["kind"] for bundle in BUNDLES}
+
+    assert held == set(maker.MADE)
+    assert kinds == {"full", "delta", "ensemble", "checkpoint"}
+    assert {bundle.parent.name for bundle in BUNDLES} >= {FORMAT_VERSION, PRUNED}
 
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=name_of)
-def test_a_golden_bundle_loads_verifies_and_says_what_it_said(bundle, maker):
+def test_a_golden_bundle_is_in_the_folder_of_its_format(bundle):
+    manifest = json.loads((bundle / "zoo.json").read_bytes())
+
+    assert manifest["format_version"] == manifest["min_reader"] == bundle.parent.name
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=name_of)
+def test_a_golden_bundle_loads_verifies_and_says_what_it_said(bundle, maker, based):
     report = zoo.verify(bundle, run=True)
     assert report.problems == []
-    assert report.probe
+    assert bool(report.probe) is (report.kind != "checkpoint")
     expected = json.loads((bundle.parent / "expected.json").read_text())[bundle.name]
     got = maker.outputs(zoo.load(bundle))
     assert got.keys() == expected.keys()
@@ -50,6 +71,55 @@ def test_a_golden_bundle_loads_verifies_and_says_what_it_said(bundle, maker):
         torch.testing.assert_close(torch.tensor(got[name]), torch.tensor(values), rtol=1e-4, atol=1e-5)
 
 
+def same(one, other):
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(same(value, other[key]) for key, value in one.items())
+    if isinstance(one, (list, tuple)):
+        return type(one) is type(other) and len(one) == len(other) and all(map(same, one, other))
+    return type(one) is type(other) and one == other
+
+
+def test_the_golden_state_of_methods_is_what_it_was(maker):
+    found, expected = zoo.load(GOLDEN / "1.0" / "stateful").state, maker.state()
+
+    assert found.keys() == expected.keys()
+    assert all(same(found[name], kept) for name, kept in expected.items())
+
+
+def test_the_golden_pruned_bundle_is_narrower_than_its_library_builds_it():
+    model = zoo.load(GOLDEN / "1.1" / "pruned")
+    backbone = model.spec.streams["main"].backbone
+    whole = zoo.build("timm:test_efficientnet", weights=None).spec.streams["main"].backbone
+
+    assert backbone.widths
+    assert backbone.parameters == sum(p.numel() for p in model.backbones.parameters()) < whole.parameters / 2
+
+
+def test_the_golden_checkpoint_has_what_its_run_needs_to_go_on(based, maker):
+    path = GOLDEN / "1.0" / "checkpoint"
+    found = read_checkpoint(path)
+    model = zoo.load(path)
+
+    assert (found.training.step, found.training.steps, found.training.finished) == (1, 2, False)
+    assert found.training.run["method"] == maker.TRAINING["method"]
+    assert {"optimizer", "schedule", "generators", "history", "loss"} <= found.state.keys()
+    shapes = {tuple(tensor.shape) for file in found.tensors.values() for tensor in file.values()}
+    moments = found.state["optimizer"]["state"].values()
+    assert moments
+    assert {tuple(one["exp_avg"].shape) for one in moments} <= shapes
+    assert all(float(one["step"]) == 1 for one in moments)
+    trained = found.tensors["backbones/main/delta.safetensors"]
+    assert all(torch.equal(tensor, model.backbones["main"].native.state_dict()[n]) for n, tensor in trained.items())
+
+
+def test_the_golden_checkpoint_says_what_it_is_based_on_where_that_is_not_there():
+    with pytest.raises(BundleError, match=r"timm:test_efficientnet\S* before a run with the state digest zsd1:blake3:"):
+        zoo.load(GOLDEN / "1.0" / "checkpoint")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("bundle", BUNDLES, ids=name_of)
 def test_a_golden_manifest_follows_the_schema_that_ships(bundle):
     from zoo.bundle.schema import manifest_schema

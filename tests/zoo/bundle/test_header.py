@@ -71,6 +71,7 @@ fields = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None)
 @given(
     st.dictionaries(st.text(max_size=4) | st.just("__metadata__"), fields | json_values, max_size=3),
@@ -117,6 +118,7 @@ def test_a_hostile_header_is_refused(case):
         decode(HOSTILE[case], "f")
 
 
+@pytest.mark.slow
 def test_too_many_tensors_are_refused_quickly():
     empty = {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}
     data = with_header({f"{i:x}": empty for i in range(100_001)})

@@ -402,6 +402,7 @@ def test_a_power_cut_after_a_sync_that_failed_leaves_the_old_bundle(
     assert found[-1] == {identities[0]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.soak)], ids=["publishing", "every call"])
 def test_a_power_cut_while_a_save_clears_up_after_a_dead_one_leaves_the_one_or_the_other(
     make, generations, identities, disk, tmp_path, renaming, every

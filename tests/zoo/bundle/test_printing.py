@@ -83,6 +83,7 @@ def look(bundle, *commands):
 TEXTS = list(PAYLOADS.values())
 
 
+@pytest.mark.slow
 def test_classes_provenance_and_versions_are_escaped(make, tmp_path):
     head = zoo.head("classifier", name="pet", classes=[*TEXTS, "dog"])
     notes = {f"{text} {i}": {text: [text]} for i, text in enumerate(TEXTS)}
@@ -165,6 +166,7 @@ def refusal(bundle):
     return None
 
 
+@pytest.mark.slow
 def test_file_and_folder_names_are_escaped(bundle):
     for text in TEXTS:
         name = text.replace("/", "").replace("\0", "")[:60]

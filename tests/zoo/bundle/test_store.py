@@ -183,6 +183,7 @@ def put_all(root, start, done):
     done.put(os.getpid())
 
 
+@pytest.mark.slow
 def test_eight_processes_at_once_leave_it_whole(store):
     context = multiprocessing.get_context("fork")
     start, done = context.Event(), context.Queue()

@@ -123,6 +123,7 @@ def test_every_change_of_every_key_of_a_tiny_bundle_is_refused(make, tmp_path):
     assert accepted == []
 
 
+@pytest.mark.slow
 def test_every_change_of_some_keys_of_a_real_one_is_refused(tmp_path):
     """With batch norm: buffers, and a counter that is a whole number of rank 0."""
     model = zoo.build("timm:test_resnet", zoo.head("classifier", name="pet", classes=["a", "b"]), weights=None)

@@ -105,6 +105,7 @@ def test_a_model_that_gives_another_output_now_is_refused(make, tmp_path):
     assert (path / "zoo.json").read_bytes() == spoilt != before
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_upgraded_with_its_members(make, tmp_path):
     model = zoo.load(built(tmp_path))
     path = zoo.save(zoo.ensemble({"a": model, "b": model}), tmp_path / "both")

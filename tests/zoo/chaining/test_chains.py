@@ -53,6 +53,7 @@ def recipe(pets, tmp_path):
     return write
 
 
+@pytest.mark.slow
 def test_each_step_leaves_what_the_same_calls_by_hand_leave(recipe, pets, tmp_path):
     result = zoo.chain(recipe(), tmp_path / "out")
 
@@ -81,6 +82,7 @@ def test_each_step_leaves_what_the_same_calls_by_hand_leave(recipe, pets, tmp_pa
         assert zoo.verify(tmp_path / "out" / path).ok
 
 
+@pytest.mark.slow
 def test_a_chain_that_died_in_a_step_goes_on_there_and_ends_as_one_that_did_not(recipe, tmp_path, monkeypatch):
     whole = zoo.chain(recipe(), tmp_path / "whole")
     fits = []
@@ -132,6 +134,7 @@ def test_a_step_may_train_a_new_model_and_refer_to_an_earlier_bundle(recipe, tmp
     assert result.rows[1].parameters != result.rows[0].parameters
 
 
+@pytest.mark.slow
 def test_a_pruned_model_goes_on_and_only_training_rows_decide_what_goes(recipe, tmp_path, monkeypatch):
     steps = [
         {"name": "probe", "fit": FIT},

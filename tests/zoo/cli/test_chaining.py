@@ -18,6 +18,7 @@ def recipe(pets, tmp_path, monkeypatch):
     return path
 
 
+@pytest.mark.slow
 def test_a_chain_is_told_as_a_table_and_as_json_and_is_not_run_twice(zoo, recipe, tmp_path):
     result = zoo("chain", recipe, "--out", tmp_path / "out")
     told = zoo("chain", recipe, "--out", tmp_path / "out", "--json").json

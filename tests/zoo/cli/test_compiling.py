@@ -9,6 +9,7 @@ from zoo.training import compiling
 ARGUMENTS = ("--backbone", "timm:test_resnet", "--weights", "none", "--epochs", "1", "--device", "cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["option", "file"])
 def test_the_backbone_is_compiled_where_it_is_asked_for(how, zoo, pets, tmp_path, monkeypatch):
     graphs = []

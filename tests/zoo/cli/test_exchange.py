@@ -87,6 +87,7 @@ def test_what_comes_from_a_file_is_written_as_text(zoo, tmp_path):
         assert "[bold]loud[/bold]" in told.out
 
 
+@pytest.mark.slow
 def test_diff_has_the_exit_codes_of_diff(zoo, bundle, tmp_path):
     other = built()
     with torch.no_grad():

@@ -14,6 +14,7 @@ TYPED = [part for key, value in RUN.items() for part in (f"--{key}", value)]
 BOTH = ["stem", "s1", "s2"]
 
 
+@pytest.mark.slow
 def test_what_is_frozen_is_typed_or_stands_in_a_file_and_the_bundle_shows_it(zoo, pets, tmp_path):
     typed = zoo("fit", pets, "--out", tmp_path / "typed", *TYPED, "--freeze", "s2", "--freeze-norms", "--json").json
     file = tmp_path / "run.yaml"

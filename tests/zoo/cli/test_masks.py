@@ -27,6 +27,7 @@ def scenes(tmp_path, monkeypatch):
     return tmp_path / "scenes.csv"
 
 
+@pytest.mark.slow
 def test_masks_are_learnt_measured_and_predicted(zoo, scenes, tmp_path):
     out = tmp_path / "model"
     head = '{"type": "segmentation", "name": "map", "classes": ["ground", "box"], "dim": 8}'

@@ -92,6 +92,7 @@ def test_what_cannot_be_planned_is_one_line(zoo, options, sentence):
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_fit_takes_the_same_words_and_shows_the_same_table(zoo, pets, tmp_path, monkeypatch):
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
     words = ("--backbone", "timm:test_resnet", "--method", "discriminative", "--set", "by=stage", "--epochs", "2")

@@ -14,6 +14,7 @@ def bundle(tmp_path):
     return library.build("timm:test_vit", head, weights=None, seed=0).save(tmp_path / "bundle")
 
 
+@pytest.mark.slow
 def test_a_bundle_becomes_a_smaller_one(zoo, bundle, tmp_path):
     told = zoo("prune", bundle, "--macs", "0.7", "--multiple-of", "4", "--out", tmp_path / "small")
     spec = library.load(tmp_path / "small").spec.streams["main"].backbone
@@ -37,6 +38,7 @@ def test_zero_weights_are_told_in_json(zoo, bundle, tmp_path):
     assert torch.equal(weight, model.backbones["main"].native.blocks[0].mlp.fc1.weight)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_done_is_said_in_a_sentence_and_nothing_is_replaced(zoo, bundle, tmp_path):
     assert "latency=1e-06 cannot be reached" in zoo("prune", bundle, "--latency", "1e-6", "--out", tmp_path / "no").err
     assert "Give one target" in zoo("prune", bundle, "--out", tmp_path / "no").err

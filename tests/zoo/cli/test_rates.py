@@ -5,6 +5,7 @@ import pytest
 TINY = ("--backbone", "timm:test_resnet", "--weights", "none", "--steps", "20", "--batch-size", "8")
 
 
+@pytest.mark.slow
 def test_a_rate_is_suggested_and_all_of_the_search_is_json(zoo, pets):
     told = zoo("find-lr", pets, *TINY, "--method", "feature_extraction", "--highest", "0.1", "--json").json
     said = zoo("find-lr", pets, *TINY, "--method", "feature_extraction", "--highest", "0.1")

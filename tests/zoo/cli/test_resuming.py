@@ -43,6 +43,7 @@ def weights(bundle):
     return {part["path"]: part["state_digest"] for part in json.loads((bundle / "zoo.json").read_bytes())["components"]}
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_the_very_command_that_goes_on_and_it_ends_as_if_never_stopped(zoo, pets, tmp_path, at_step):
     runs, out = tmp_path / "my runs", tmp_path / "out"
     assert zoo("fit", pets, "--out", tmp_path / "whole", *TINY).code == 0
@@ -65,6 +66,7 @@ def test_ctrl_c_says_the_very_command_that_goes_on_and_it_ends_as_if_never_stopp
     assert weights(out) == weights(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_verified_and_inspected_like_any_bundle(zoo, pets, tmp_path):
     assert zoo("fit", pets, "--out", tmp_path / "out", *TINY, "--checkpoint", tmp_path / "run").code == 0
     newest = tmp_path / "run" / "checkpoint-00000004"
@@ -77,6 +79,7 @@ def test_a_checkpoint_is_verified_and_inspected_like_any_bundle(zoo, pets, tmp_p
     assert "is a checkpoint of a run; go on with the run" in refused.err
 
 
+@pytest.mark.slow
 def test_a_run_file_says_the_same(zoo, pets, tmp_path, at_step):
     file = tmp_path / "run.json"
     said = {
@@ -103,6 +106,7 @@ def test_a_run_file_says_the_same(zoo, pets, tmp_path, at_step):
     assert zoo("fit", "--file", file, "--resume").code == 0
 
 
+@pytest.mark.slow
 def test_a_resumed_run_that_differs_is_refused_in_one_line(zoo, pets, tmp_path):
     assert zoo("fit", pets, "--out", tmp_path / "out", *TINY, "--checkpoint", tmp_path / "run").code == 0
 

@@ -41,6 +41,7 @@ def pairs(tmp_path) -> Path:
     return tmp_path / "pairs.csv"
 
 
+@pytest.mark.slow
 def test_two_streams_are_trained_measured_predicted_and_drawn(zoo, pairs, tmp_path):
     out = tmp_path / "model"
     typed = [part for head in HEADS for part in ("--head", json.dumps(head))]
@@ -103,6 +104,7 @@ def test_every_field_of_a_run_file_is_an_option_of_fit(tmp_path):
         "solver": "sgd", "sampling": "balanced", "mixup": 0.2, "cutmix": 0.3, "ema": 0.9, "checkpoint": "c",
         "shots": 5, "unlabelled": "u", "kind": "delta", "base": "b",
         "resume": True, "checkpoint_every": 5, "keep_checkpoints": 3, "report_to": ["tensorboard"], "compile": True,
+        "sharded": True,
     }  # fmt: skip
     (tmp_path / "run.json").write_text(json.dumps(said))
 

@@ -44,6 +44,7 @@ def test_fit_saves_a_bundle_and_says_what_to_type_next(zoo, pets, tmp_path):
     assert zoo("verify", out, "--run").code == 0
 
 
+@pytest.mark.slow
 def test_a_delta_of_another_bundle_has_no_backbone_of_its_own(zoo, pets, tmp_path, monkeypatch):
     monkeypatch.setenv("ZOO_STORE", str(tmp_path / "store"))
     first, second = tmp_path / "first", tmp_path / "second"
@@ -144,6 +145,7 @@ def test_a_bundle_that_is_there_is_refused_before_training_and_replaced_if_asked
     assert (out / "zoo.json").read_bytes() != before
 
 
+@pytest.mark.slow
 def test_evaluate_measures_and_tells_a_table(zoo, pets, tmp_path):
     out = tmp_path / "model"
     zoo("fit", pets, "--out", out, *TINY)

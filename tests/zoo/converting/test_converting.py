@@ -34,6 +34,7 @@ FORMS = {
 SLOW = ("both", "model", "_orig_mod.", "module._orig_mod.", "model.")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [pytest.param(form, marks=pytest.mark.slow if form in SLOW else ()) for form in FORMS])
 def test_every_form_of_a_timm_checkpoint_gives_timms_own_logits(tmp_path, resnet, saved, stored, form):
     theirs, batch = resnet
@@ -65,6 +66,7 @@ def test_a_torchvision_checkpoint_gives_torchvisions_own_logits(tmp_path, stored
         assert torch.equal(zoo.load(tmp_path / "bundle")(batch)["classifier"], theirs(batch))
 
 
+@pytest.mark.slow
 def test_a_transformers_checkpoint_gives_transformers_own_logits(tmp_path, saved):
     config = transformers.ViTConfig(
         hidden_size=16,
@@ -100,6 +102,7 @@ def test_a_safetensors_file_is_converted_without_a_child(tmp_path, resnet, monke
     assert told.left_out == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "brought",
     [
@@ -129,6 +132,7 @@ def test_names_of_classes_are_read_from_a_file(tmp_path, resnet, stored, text):
     assert told.classes == tuple(ABC)
 
 
+@pytest.mark.slow
 def test_the_backbone_alone_is_taken_where_that_is_asked_for_and_the_rest_is_told(tmp_path, resnet, saved):
     theirs, batch = resnet
     told = zoo.convert(

@@ -53,6 +53,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "how"), CASES)
 def test_a_pickle_that_would_run_code_is_refused_in_one_sentence_and_does_not(tmp_path, sentinel, kind, how):
     file = tmp_path / "evil.pth"
@@ -70,6 +71,7 @@ def test_a_pickle_that_would_run_code_is_refused_in_one_sentence_and_does_not(tm
     assert "weights_only" not in str(raised.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "data",
     [b"junk" * 40, *(pytest.param(d, marks=pytest.mark.slow) for d in (b"", b"PK\x03\x04" + b"\0" * 60, b"\x80\x02."))],
@@ -82,6 +84,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, data):
         read_checkpoint(tmp_path / "x.pth")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "held", [{"epoch": 3}, *(pytest.param(h, marks=pytest.mark.slow) for h in ([torch.ones(2)], 7, {"state_dict": {}}))]
 )
@@ -200,6 +203,7 @@ os.write(1, " ".join(told).encode())
     assert (tmp_path / "kept").exists()
 
 
+@pytest.mark.slow
 def test_this_process_never_unpickles(tmp_path, monkeypatch):
     torch.save({"weight": torch.ones(2)}, tmp_path / "x.pth")
     heard = []
@@ -213,6 +217,7 @@ def test_this_process_never_unpickles(tmp_path, monkeypatch):
     assert torch.equal(found.tensors["weight"], torch.ones(2))
 
 
+@pytest.mark.slow
 def test_tensors_come_back_as_they_were(tmp_path):
     shared = torch.arange(12.0).reshape(3, 4)
     state = {

@@ -29,6 +29,7 @@ def exported(tmp_path_factory):
     return model, folder / "out", told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [1, 4])
 def test_onnx_runtime_gives_each_tasks_output_by_name_for_any_batch(exported, rows):
     model, folder, _ = exported

@@ -128,6 +128,7 @@ def test_taylor_spares_what_the_loss_depends_on_and_norms_do_not(small, importan
     assert half.issubset(left) == spared
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "reference", ["timm:test_resnet", "timm:test_efficientnet", "timm:test_vit", "timm:test_convnext"]
 )
@@ -209,6 +210,7 @@ def test_several_heads_read_what_is_left_and_one_that_cannot_follow_keeps_the_wi
         assert kept.spec.streams["main"].backbone.pooled_dim == width
 
 
+@pytest.mark.slow
 def test_the_pruned_backbone_goes_on_under_other_heads():
     model = build("timm:test_resnet")
     zoo.prune(model, macs=0.6, multiple_of=1)
@@ -233,6 +235,7 @@ def test_shared_and_several_streams_are_pruned_together():
     assert all(entry.backbone.widths for entry in both.spec.streams.values())
 
 
+@pytest.mark.slow
 def test_a_frozen_part_stays_frozen_and_the_mode_stays():
     model = build("timm:test_resnet").freeze("s2").train()
     zoo.prune(model, macs=0.6, multiple_of=1)
@@ -244,6 +247,7 @@ def test_a_frozen_part_stays_frozen_and_the_mode_stays():
     )
 
 
+@pytest.mark.slow
 def test_a_delta_rests_on_a_bundle_of_the_same_widths_and_not_on_the_library_s_weights(tmp_path):
     model = build("timm:test_resnet")
     zoo.prune(model, macs=0.6, multiple_of=1)
@@ -259,6 +263,7 @@ def test_a_delta_rests_on_a_bundle_of_the_same_widths_and_not_on_the_library_s_w
         model.save(tmp_path / "no", kind="delta")
 
 
+@pytest.mark.slow
 def test_what_only_whole_backbones_can_is_refused(tmp_path):
     model = build("timm:test_resnet")
     zoo.prune(model, macs=0.6, multiple_of=1)
@@ -277,6 +282,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_hostile_recipe_in_a_bundle_is_refused(kind, tmp_path):
     from zoo.bundle.manifest import _checksum

@@ -90,6 +90,7 @@ def test_a_url_that_leads_nowhere_is_one_line_without_its_password(run, server, 
         assert len((out + err).splitlines()) <= 2
 
 
+@pytest.mark.slow
 def test_fit_saves_to_a_url_and_refuses_a_bad_one_before_it_trains(run, photos, served):
     fsspec.filesystem("memory").store.clear()
     begin = ("fit", photos, "--backbone", "timm:test_vit", "--weights", "none", "--epochs", 1, "--out")

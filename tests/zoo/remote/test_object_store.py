@@ -100,6 +100,7 @@ def test_a_model_goes_round_by_s3_with_the_manifest_written_last(store, make, bu
     assert zoo.verify(URL, run=True).ok
 
 
+@pytest.mark.slow
 def test_replacing_by_s3_removes_what_only_the_old_bundle_had_at_the_end(store, make):
     pet = zoo.head("classifier", name="pet", classes=["cat", "dog"])
     make.mini(0, pet, zoo.head("regression", name="age")).save(URL)
@@ -116,6 +117,7 @@ def test_replacing_by_s3_removes_what_only_the_old_bundle_had_at_the_end(store, 
     assert make.same(zoo.load(URL), make.mini(1))
 
 
+@pytest.mark.slow
 def test_a_spoilt_object_and_what_is_not_there_are_clean_errors(store, make):
     make.mini().save(URL)
     key = "models/pets/heads/pet/model.safetensors"

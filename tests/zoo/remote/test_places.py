@@ -250,6 +250,7 @@ def test_a_disk_that_takes_no_more_is_a_clean_error_and_no_reason_to_ask_again(s
     zoo.load(served)
 
 
+@pytest.mark.slow
 def test_a_folder_on_this_machine_needs_no_fsspec(bundle):
     code = f"""
 import sys, zoo

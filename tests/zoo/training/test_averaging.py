@@ -39,6 +39,7 @@ def averaged(steps, decay):
     return parts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("validation", [0.2, 0])
 def test_the_model_ends_with_the_moving_average_of_its_weights(model, table, steps, validation):
     one = model()

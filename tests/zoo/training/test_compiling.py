@@ -40,6 +40,7 @@ def losses(history):
     return [value for row in history.epochs for value in (row.train_loss, row.validation_loss)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -85,6 +86,7 @@ def pictures(count):
     return Table("made-up pictures", {"image": samples}, {"kind": kinds}, None)
 
 
+@pytest.mark.slow
 def test_a_compiled_run_that_goes_on_ends_as_the_one_that_never_stopped(graphs, model, rows, state, same, tmp_path):
     settings = {**PLAIN, "method": "fine_tuning", "compile": True}
     whole = model(HEAD)

@@ -236,8 +236,8 @@ def worker(folder, number):
     report["failing"] = failing()
     alone = zoo.evaluate(build([KIND]), table(20), device="cpu") if number == 0 else None  # the other one does not
     report["alone"] = alone
-    with mock.patch.dict(os.environ, ACCELERATE_USE_FSDP="true"):
-        report["fsdp"] = refused(lambda: zoo.fit(build([KIND]), table(), **COMMON))
+    with mock.patch.dict(os.environ, ACCELERATE_USE_DEEPSPEED="true"):
+        report["deepspeed"] = refused(lambda: zoo.fit(build([KIND]), table(), **COMMON))
     (folder / f"{number}.json").write_text(json.dumps(report))
 
 
@@ -273,6 +273,7 @@ def two(folder):
     return [json.loads((folder / f"{number}.json").read_text()) for number in range(2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*RUNS, "norms"])
 def test_two_processes_are_equal_in_every_bit_after_each_epoch_and_at_the_end(name, two):
     one, other = (report[name] for report in two)
@@ -281,6 +282,7 @@ def test_two_processes_are_equal_in_every_bit_after_each_epoch_and_at_the_end(na
     assert len(set(one["seen"])) == (0 if name == "missing" else len(one["epochs"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_two_processes_learn_what_one_learns_from_batches_twice_as_large(name, two, folder):
     model, history = train(name, 1)
@@ -355,7 +357,7 @@ def test_all_processes_stop_at_a_loss_that_is_no_number_and_name_the_same_sample
     [
         ("other rows", "All processes must have the same rows, in the same order"),
         ("auto", "run zoo advise first"),
-        ("fsdp", "FSDP has them in pieces"),
+        ("deepspeed", "not with DeepSpeed"),
     ],
 )
 def test_what_several_processes_cannot_do_is_refused_in_all_of_them(name, told, two):

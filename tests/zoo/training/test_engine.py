@@ -68,6 +68,7 @@ def changed(model, before, after):
     return {stage_of(model, key) for key in before if not torch.equal(before[key], after[key])}
 
 
+@pytest.mark.slow
 def test_a_stage_changes_from_the_epoch_on_in_which_it_is_unfrozen(gradual, model, table, state, snapshots):
     one = model()
     states = [state(one)]
@@ -80,6 +81,7 @@ def test_a_stage_changes_from_the_epoch_on_in_which_it_is_unfrozen(gradual, mode
     assert not history.cached_features
 
 
+@pytest.mark.slow
 def test_every_tensor_of_an_unfrozen_stage_changes(gradual, model, table, state, snapshots):
     one = model()
     before = state(one)
@@ -92,6 +94,7 @@ def test_every_tensor_of_an_unfrozen_stage_changes(gradual, model, table, state,
     assert not any(torch.equal(before[key], snapshots[3][key]) for key in s4)
 
 
+@pytest.mark.slow
 def test_a_stage_that_is_frozen_again_rests_although_its_optimizer_has_momentum(gradual, model, table, snapshots):
     one = model()
 
@@ -112,6 +115,7 @@ def test_a_later_run_forgets_what_an_earlier_one_froze(gradual, model, table, st
     assert all(not torch.equal(before[key], value) for key, value in one.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_method_of_ones_own_conforms(gradual):
     check_method("gradual")
 

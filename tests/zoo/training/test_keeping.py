@@ -55,6 +55,7 @@ def prefix_pass(model, draw):
 # --- runs on a prefix
 
 
+@pytest.mark.slow
 def test_training_above_a_kept_prefix_is_training_of_the_whole(model, table, state, monkeypatch):
     kept, live = model(), model()
     first = zoo.fit(kept, table(rows=16), **PARTIAL)

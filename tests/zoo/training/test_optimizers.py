@@ -45,6 +45,7 @@ def test_every_optimizer_of_torch_is_known_or_refused():
     assert sorted([*optimizers(), *REFUSED]) == EVERY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in EVERY])
 def test_every_optimizer_of_torch_trains_or_says_why_not(model, table, state, name):
     one = model()
@@ -107,6 +108,7 @@ def test_an_optimizer_can_be_made_by_a_function(model, table, steps):
     assert "lambda" in history.settings["optimizer"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
@@ -127,6 +129,7 @@ def cosine(step, steps):
     return (1 + math.cos(math.pi * step / steps)) / 2
 
 
+@pytest.mark.slow
 def test_gradual_unfreezing_has_the_rates_of_ulmfit_at_every_step(model, table, steps):
     zoo.fit(model(), table(rows=16), **{**RUN, "epochs": 7}, method="gradual_unfreezing", lr=0.01)
 
@@ -139,6 +142,7 @@ def test_gradual_unfreezing_has_the_rates_of_ulmfit_at_every_step(model, table, 
             assert lr == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_fine_tuning_after_a_probe_begins_its_schedule_anew(model, table, steps):
     run = {**RUN, "epochs": 4, "schedule": "linear"}
     zoo.fit(model(), table(rows=16), **run, method="linear_probe_then_finetune", lr=0.01)
@@ -150,6 +154,7 @@ def test_fine_tuning_after_a_probe_begins_its_schedule_anew(model, table, steps)
     assert stem == pytest.approx([0.0] * 4 + [0.001 * f for f in fall])
 
 
+@pytest.mark.slow
 def test_discriminative_rates_are_in_the_optimizer_block_by_block(model, table, monkeypatch):
     rates = {}
     make = engine.make_optimizer
@@ -200,6 +205,7 @@ def test_a_scheduler_of_torch_goes_with_a_method_of_steady_rates(model, table, s
     assert heads == pytest.approx([0.01, 0.01, 0.005, 0.005])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "sentence"),
     [
@@ -226,6 +232,7 @@ def weights_after(model, table, **run):
     return torch.cat([p.detach().flatten() for p in one.parameters()])
 
 
+@pytest.mark.slow
 def test_accumulated_batches_make_the_step_of_one_large_batch(model, table):
     large = weights_after(model, table, batch_size=6)
 
@@ -236,6 +243,7 @@ def test_accumulated_batches_make_the_step_of_one_large_batch(model, table):
     assert not torch.allclose(other, large, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_last_step_of_an_epoch_takes_what_is_left_and_the_schedule_counts_steps(model, table, steps):
     zoo.fit(model(), table(rows=10), **{**RUN, "batch_size": 2, "accumulate": 2, "schedule": "linear"}, lr=0.01)
 
@@ -243,6 +251,7 @@ def test_the_last_step_of_an_epoch_takes_what_is_left_and_the_schedule_counts_st
     assert heads == pytest.approx([0.01 * (1 - step / 6) for step in range(6)])  # 5 batches are 3 steps an epoch
 
 
+@pytest.mark.slow
 def test_the_norm_of_the_gradient_is_clipped(model, table):
     begin = torch.cat([p.detach().flatten() for p in model(backbone="timm:test_vit?img_size=32").parameters()])
     moved = {}

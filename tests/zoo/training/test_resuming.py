@@ -139,6 +139,7 @@ SETTINGS = {
 QUICK = ("gradual unfreezing, EMA, cosine", "kept features")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings", [pytest.param(SETTINGS[n], id=n, marks=() if n in QUICK else pytest.mark.slow) for n in SETTINGS]
 )
@@ -272,6 +273,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("settings", "data", "says"), REFUSED.values(), ids=REFUSED)
 def test_a_run_that_differs_is_refused_by_what_differs(settings, data, says, kept, two_heads, rows, state, same):
     _, _, folder = kept(every=None)
@@ -357,6 +359,7 @@ def test_settings_of_checkpoints_are_checked(settings, says, two_heads, tmp_path
 # --- what a checkpoint is
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
     [

@@ -62,6 +62,7 @@ def test_a_sample_that_makes_the_loss_nan_is_named_with_its_step(model, table):
     assert "there is no better epoch" in str(error)
 
 
+@pytest.mark.slow
 def test_a_loss_that_becomes_nan_leaves_the_best_epoch_and_the_last_good_checkpoint(
     model, table, tmp_path, at_step, state, same
 ):
@@ -84,6 +85,7 @@ def test_a_loss_that_becomes_nan_leaves_the_best_epoch_and_the_last_good_checkpo
     assert same(state(one), state(of_best))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"clip": 0}, {"accumulate": 2, "batch_size": 4}], ids=str)
 def test_a_gradient_that_is_no_number_stops_the_run_before_a_weight_has_changed(model, table, at_step, settings):
     kept = {}
@@ -105,6 +107,7 @@ def test_a_gradient_that_is_no_number_stops_the_run_before_a_weight_has_changed(
 # --- Ctrl-C
 
 
+@pytest.mark.slow
 def test_ctrl_c_finishes_the_step_and_writes_a_checkpoint_from_which_the_run_goes_on(
     model, table, tmp_path, at_step, state, same, caplog
 ):
@@ -134,6 +137,7 @@ def test_ctrl_c_in_the_last_step_of_an_epoch_lets_the_epoch_be_judged(model, tab
     assert len((tmp_path / "run" / "history.jsonl").read_text().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_stops_at_once(model, table, tmp_path, at_step):
     def twice(*_):
         os.kill(os.getpid(), signal.SIGINT)
@@ -157,6 +161,7 @@ def test_without_checkpoints_ctrl_c_stops_at_once(model, table, at_step):
     assert not isinstance(stopped.value, Interrupted)
 
 
+@pytest.mark.slow
 def test_a_program_with_its_own_way_to_take_ctrl_c_keeps_it(model, table, tmp_path):
     before = signal.signal(signal.SIGINT, lambda *_: None)
     try:
@@ -170,6 +175,7 @@ def test_a_program_with_its_own_way_to_take_ctrl_c_keeps_it(model, table, tmp_pa
 # --- a full disk
 
 
+@pytest.mark.slow
 def test_a_full_disk_in_a_checkpoint_leaves_those_before_and_training_goes_on(
     model, table, tmp_path, monkeypatch, caplog, state, same
 ):
@@ -219,6 +225,7 @@ def change(path):
     Image.new("RGB", (40, 40), (255, 255, 255)).save(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spoil", "says"), [(remove, "is gone"), (change, "has changed")])
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_file_that_changes_during_a_run_is_named(model, pictures, tmp_path, at_step, spoil, says, workers):
@@ -233,6 +240,7 @@ def test_a_file_that_changes_during_a_run_is_named(model, pictures, tmp_path, at
     assert any(f"{path} {says} since the run began" in str(stopped.value) for path in victims)
 
 
+@pytest.mark.slow
 def test_files_that_stay_as_they_are_go_unnoticed_and_other_files_are_refused(model, pictures, tmp_path, caplog):
     settings = {**PLAIN, "epochs": 2}
     with caplog.at_level(logging.INFO, logger="zoo"):

@@ -52,6 +52,7 @@ class Settings:
     keep_checkpoints: int = 2
     report_to: tuple[str, ...] = ()
     compile: bool = False
+    sharded: bool = False
     optimizer: MakesOptimizer = "adamw"
     optimizer_settings: Mapping[str, Any] = field(default_factory=dict)
     schedule: Schedule = "cosine"
@@ -159,6 +160,21 @@ class Settings:
         of_kept = {"cached_views": None, "feature_precision": "fp32", "solver": "sgd"}
         if self.compile and (given := [what for what, usual in of_kept.items() if getattr(self, what) != usual]):
             raise ConfigError(f"compile=True runs all of a backbone in each step: leave {' and '.join(given)} out.")
+        self._check_sharded()
+
+    def _check_sharded(self) -> None:
+        """Check what is said of a model in pieces."""
+        if not isinstance(self.sharded, bool):
+            raise ConfigError(f"sharded must be True or False, got {self.sharded!r}.")
+        adafactor = isinstance(self.optimizer, str) and self.optimizer.casefold() == "adafactor"
+        refused = {
+            "solver='lbfgs' needs all weights of a head at once": self.solver == "lbfgs",
+            "compile=True makes code of a backbone that is whole": self.compile,
+            "Adafactor keeps sums over whole rows and columns of a weight": adafactor,
+            "precision='fp16' scales losses by all gradients of a process": self.precision == "fp16",
+        }
+        for why in (why for why, asked in refused.items() if asked and self.sharded):
+            raise ConfigError(f"sharded=True has the model in pieces, and {why}; leave one of them out.")
 
     def _check_keeping(self) -> None:
         """Check what is said of averages and checkpoints."""

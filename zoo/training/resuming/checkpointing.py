@@ -22,6 +22,7 @@ from zoo.training.judging.records import write_records
 from zoo.training.linear.layers import without_scales
 from zoo.training.resuming.interrupting import Interrupted, Interrupts
 from zoo.training.resuming.runfolder import RunFolder
+from zoo.training.sharding import divided, gathered
 
 if TYPE_CHECKING:
     from zoo.training.engine import Engine
@@ -97,18 +98,26 @@ class Keeper(TrainerCallback):
         """
         step, told = engine.state.global_step, None
         own, *others = engine.ranks.every(engine.own_state())
-        if engine.args.should_save:
-            try:
-                self._write(engine, {**own, "others": others})
-            except (BundleError, OSError) as error:
-                told = str(error)
-                log.warning("No checkpoint of step %d: %s Those before it are intact; training goes on.", step, told)
+        state = {**gathered(self._state(engine), keep=engine.args.should_save), **own, "others": others}
+        with engine.whole():
+            if engine.args.should_save:
+                told = self._written(engine, state)
         engine.accelerator.wait_for_everyone()
         if self.interrupts.asked:
             kept = f"{self.folder.place(step)} has it." if told is None else f"it could not be kept: {told}"
             raise Interrupted(f"The run was interrupted after step {step} of {engine.state.max_steps}; {kept}")
 
-    def _write(self, engine: Engine, processes: Mapping[str, Any]) -> None:
+    def _written(self, engine: Engine, state: Mapping[str, Any]) -> str | None:
+        """Write a checkpoint, and give why it could not be written; None if it was."""
+        try:
+            self._write(engine, state)
+        except (BundleError, OSError) as error:
+            step = engine.state.global_step
+            log.warning("No checkpoint of step %d: %s Those before it are intact; training goes on.", step, error)
+            return str(error)
+        return None
+
+    def _write(self, engine: Engine, kept: Mapping[str, Any]) -> None:
         self.folder.path.mkdir(parents=True, exist_ok=True)
         write_records(self.folder.path, self._history.epochs)
         state = engine.state
@@ -121,7 +130,6 @@ class Keeper(TrainerCallback):
             run=dict(self._run),
         )
         path = self.folder.place(state.global_step)
-        kept = {**self._state(engine), **processes}
         with without_scales(self._model) as scaled:
             write_checkpoint(self._model, path, training, {**kept, "scaled": scaled}, self._resting)
         self.folder.tidy()
@@ -136,7 +144,7 @@ class Keeper(TrainerCallback):
         }
 
     def take_up(self, checkpoint: Checkpoint) -> None:
-        """Give the model, the history, the judge and the average what a checkpoint has of them.
+        """Give the model, the objective and the history what a checkpoint has of them; the model is whole.
 
         Raises:
             BundleError: If it does not fit.
@@ -150,8 +158,12 @@ class Keeper(TrainerCallback):
         told = checkpoint.state["history"]
         self._history.epochs[:] = [EpochRow(**row) for row in told["epochs"]]
         self._history.best_epoch = told["best"]
-        if self.judge is not None and checkpoint.state["judge"] is not None:
-            self.judge.take_up(checkpoint.state["judge"])
-        if self.averaging is not None and checkpoint.state["average"] is not None:
-            self.averaging.take_up(checkpoint.state["average"])
         self.spent = float(checkpoint.state["seconds"])
+
+    def take_up_weights(self, checkpoint: Checkpoint) -> None:
+        """Give the judge and the average what a checkpoint has of them, divided as the model is by now."""
+        like, judge, average = self._model.state_dict(), checkpoint.state["judge"], checkpoint.state["average"]
+        if self.judge is not None and judge is not None:
+            self.judge.take_up({**judge, "kept": divided(judge["kept"], like)})
+        if self.averaging is not None and average is not None:
+            self.averaging.take_up(divided(average, like))
