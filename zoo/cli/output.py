@@ -92,18 +92,26 @@ def speaks(command: Callable[P, R]) -> Callable[P, R]:
 
 @contextmanager
 def shown_log(*, quiet: bool) -> Iterator[None]:
-    """Show the log of zoo on stderr for one run: plain lines, only warnings if quiet."""
+    """Show the log of zoo on stderr for one run: plain lines, only warnings if quiet; and one of torch not at all."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines())
     logger = logging.getLogger("zoo")
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    trees = logging.getLogger("torch.utils._pytree")
+    trees.addFilter(_no_enums)
     try:
         yield
     finally:
+        trees.removeFilter(_no_enums)
         logger.removeHandler(handler)
         logger.setLevel(level)
+
+
+def _no_enums(record: logging.LogRecord) -> bool:
+    """Leave out what torch says of torchao, which many libraries import where it is installed."""
+    return "is an Enum subclass" not in str(record.msg)
 
 
 class _Lines(logging.Formatter):

@@ -16,7 +16,6 @@ SLOW = (
     "resnet18?img_size=64",
     "squeezenet1_0",
     "swin_t?img_size=64",
-    "vit_b_32?img_size=64",
 )
 
 
