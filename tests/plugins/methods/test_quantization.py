@@ -35,6 +35,7 @@ def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(value, other[key]) for key, value in one.items())
 
 
+@pytest.mark.slow
 def test_it_learns_with_the_rounding_and_is_quantized_afterwards():
     model = trained(epochs=4, lr=1e-2)
 
@@ -43,6 +44,7 @@ def test_it_learns_with_the_rounding_and_is_quantized_afterwards():
     assert zoo.evaluate(model, made_up())["kind"]["accuracy"] > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -57,6 +59,7 @@ def test_every_setting_changes_what_comes_out(options):
     assert not same(state(trained(lr=1e-2)), state(trained(lr=1e-2, **options)))
 
 
+@pytest.mark.slow
 def test_a_frozen_stage_stays_bit_equal_and_its_ranges_rest():
     head = zoo.head("classifier", name="kind", classes=["a", "b"], norm=True)
     fresh = zoo.build("timm:test_resnet", head, weights=None, seed=0)
@@ -74,6 +77,7 @@ def test_a_frozen_stage_stays_bit_equal_and_its_ranges_rest():
     assert not same(before, after)
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_ends_as_one_that_never_stopped(tmp_path):
     whole = trained(epochs=4)
 

@@ -218,6 +218,7 @@ def test_peft_loads_the_folder_on_the_librarys_own_backbone_to_equal_outputs(tmp
     assert layers == set(model.adapters[0].spec.targets)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("reference", "targets"), [("timm:test_vit", "attention"), ("torchvision:resnet18", "conv1")])
 def test_the_files_are_those_that_peft_writes(tmp_path, reference, targets):
     model = learnt(reference, targets=targets)

@@ -40,6 +40,7 @@ def test_it_is_what_its_description_says():
     assert state_digest(state) == f"zsd1:blake3:{expected.hexdigest()}"
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(states, st.randoms())
 def test_order_container_and_strides_do_not_matter(state, dice):

@@ -47,6 +47,7 @@ def test_a_broken_method_is_told_and_breaks_nothing(zoo, install):
     assert told["fine_tuning"]["when"]
 
 
+@pytest.mark.slow
 def test_shots_are_an_option_of_fit(zoo, pets, tmp_path):
     common = ["fit", pets, "--backbone", "timm:test_resnet", "--weights", "none", "--epochs", "1", "--device", "cpu"]
     found = zoo(*common, "--out", tmp_path / "few", "--shots", "3", "--json")

@@ -28,6 +28,7 @@ def state(model):
     return model.backbones["main"].state_dict()
 
 
+@pytest.mark.slow
 def test_loose_pictures_make_a_bundle_without_heads_whose_backbone_goes_on_under_some(zoo, loose, pets, tmp_path):
     learnt, out = tmp_path / "learnt", tmp_path / "pets-model"
 
@@ -50,6 +51,7 @@ def test_loose_pictures_make_a_bundle_without_heads_whose_backbone_goes_on_under
     )
 
 
+@pytest.mark.slow
 def test_labels_are_not_looked_at_unless_a_head_is_asked_for(zoo, pets, tmp_path):
     assert zoo("fit", pets, "--out", tmp_path / "bare", *BLIND, *LEARN).code == 0
     assert zoo("fit", pets, "--out", tmp_path / "one", *BLIND, *LEARN, "--target", "label").code == 0

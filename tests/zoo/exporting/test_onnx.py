@@ -45,6 +45,7 @@ def test_onnx_runtime_gives_each_tasks_output_by_name_for_any_batch(exported, ro
         np.testing.assert_allclose(values, wanted[name].numpy(), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_file_tells_its_preprocessing_and_its_classes(exported):
     model, folder, told = exported
 

@@ -81,6 +81,7 @@ def test_a_quantized_model_stays_near_itself_and_keeps_its_parameters(backbone):
     assert all(now[name] is one and torch.equal(one, was) for name, (one, was) in parameters.items())
 
 
+@pytest.mark.slow
 def test_what_the_integers_compute_is_what_pt2e_computes():
     """The same observers and steps through torchao's own graph: as far from float, and nearer to ours than that."""
     from zoo.quantizing.ranges import library
@@ -109,6 +110,7 @@ def test_what_the_integers_compute_is_what_pt2e_computes():
     assert 0 < (ours - exact).norm() < 0.1 * exact.norm()
 
 
+@pytest.mark.slow
 def test_observers_and_rows_change_the_ranges():
     found = {}
     for name, options in {"plain": {}, "histogram": {"observer": "histogram"}, "few": {"calibration_rows": 1}}.items():
@@ -136,6 +138,7 @@ def test_only_the_named_streams_round():
     assert model.spec.streams["left"].backbone.quantized is None
 
 
+@pytest.mark.slow
 def test_a_bundle_gives_the_same_bits_in_a_process_without_torchao(tmp_path):
     model, x = built("timm:test_efficientnet"), pictures()
     zoo.quantize(model, made_up())
@@ -154,6 +157,7 @@ def test_a_bundle_gives_the_same_bits_in_a_process_without_torchao(tmp_path):
     assert '"min_reader":"1.2"' in manifest.replace(" ", "")
 
 
+@pytest.mark.slow
 def test_the_onnx_file_has_integers_and_gives_what_torch_gives(tmp_path):
     import onnx
     import onnxruntime
@@ -230,6 +234,7 @@ def test_without_torchao_it_says_what_to_install(monkeypatch):
         zoo.quantize(built(), made_up())
 
 
+@pytest.mark.slow
 def test_a_chain_and_the_command_line_quantize(tmp_path, capsys):
     from PIL import Image
 

@@ -46,6 +46,7 @@ def test_a_search_ends_with_its_best_candidate_as_a_bundle_that_holds_the_genoty
     assert torch.equal(loaded(picture)["kind"], found.model(picture)["kind"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sampler", "more"),
     [
@@ -128,6 +129,7 @@ def test_the_seed_decides_what_is_tried(space, table, tmp_path):
     assert [one.reference for one in first.trials] != [one.reference for one in second.trials]
 
 
+@pytest.mark.slow
 def test_what_was_screened_highest_is_tried_first(space, table, tmp_path):
     found = search(space, table, tmp_path / "study", trials=3, screened=8, cut=2, scores="synflow", sampler="random")
 
@@ -138,6 +140,7 @@ def test_what_was_screened_highest_is_tried_first(space, table, tmp_path):
     assert [one.reference for one in found.trained][:2] == [one.reference for one in ranked[:2]]
 
 
+@pytest.mark.slow
 def test_no_limit_is_ever_broken(space, table, tmp_path):
     free = search(space, table, tmp_path / "free", trials=8, sampler="random", max_latency=1e6)
     parameters, macs, latency = (
@@ -176,6 +179,7 @@ def test_costs_are_those_of_the_layers_counted_one_by_one():
     assert cost_of(model.spec, lambda: model, limits=Limits(parameters=1, latency=9), timed=True).latency is None
 
 
+@pytest.mark.slow
 def test_the_front_has_what_no_other_beats(space, table, tmp_path):
     found = search(space, table, tmp_path / "study", trials=8, sampler="evolutionary", minimize="macs")
 
@@ -193,6 +197,7 @@ def test_the_front_has_what_no_other_beats(space, table, tmp_path):
         found.front("price")
 
 
+@pytest.mark.slow
 def test_a_search_over_the_zoo_tries_backbones_heads_methods_and_rates(table, tmp_path):
     space = ZooSpace(
         backbones=("timm:test_resnet", "timm:test_efficientnet"),

@@ -31,6 +31,8 @@ from zoo.training.features import store as features
 from zoo.training.ranks import Ranks, join
 from zoo.training.resuming import checkpointing, runfolder
 
+pytestmark = pytest.mark.slow  # processes that import all there is, and train together
+
 VIT = "timm:test_vit?img_size=32"
 KIND = {"type": "classifier", "name": "kind", "classes": ["a", "b"]}
 AGE = {"type": "regression", "name": "age"}
@@ -273,7 +275,6 @@ def two(folder):
     return [json.loads((folder / f"{number}.json").read_text()) for number in range(2)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", [*RUNS, "norms"])
 def test_two_processes_are_equal_in_every_bit_after_each_epoch_and_at_the_end(name, two):
     one, other = (report[name] for report in two)
@@ -282,7 +283,6 @@ def test_two_processes_are_equal_in_every_bit_after_each_epoch_and_at_the_end(na
     assert len(set(one["seen"])) == (0 if name == "missing" else len(one["epochs"]))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_two_processes_learn_what_one_learns_from_batches_twice_as_large(name, two, folder):
     model, history = train(name, 1)
@@ -431,7 +431,6 @@ def once_training(run, then):
     return wait
 
 
-@pytest.mark.slow
 def test_torchrun_fits_saves_one_bundle_tells_once_and_an_error_is_said_once(tmp_path):
     draw_pictures(tmp_path)
     out, run = tmp_path / "out", tmp_path / "run"
@@ -454,7 +453,6 @@ def test_torchrun_fits_saves_one_bundle_tells_once_and_an_error_is_said_once(tmp
     assert not (tmp_path / "other").exists()
 
 
-@pytest.mark.slow
 def test_an_error_in_one_process_ends_both_and_is_said_once(tmp_path):
     draw_pictures(tmp_path)
     gone = tmp_path / "pictures" / "dark" / "3.png"  # a row of one process in each epoch
@@ -471,7 +469,6 @@ def test_an_error_in_one_process_ends_both_and_is_said_once(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
 def test_ctrl_c_at_torchrun_writes_one_checkpoint_and_says_how_to_go_on(tmp_path):
     draw_pictures(tmp_path)
 

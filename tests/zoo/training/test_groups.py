@@ -192,6 +192,7 @@ def state():
     return st.one_of(st.just(FROZEN), trained)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(st.data(), st.sampled_from(["timm:test_resnet", "timm:test_vit", "timm:test_efficientnet"]), st.integers(1, 3))
 def test_in_any_plan_each_parameter_that_trains_is_in_exactly_one_group_of_its_rate(data, reference, epochs):

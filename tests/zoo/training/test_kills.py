@@ -89,6 +89,7 @@ def killer(number, when):
     return fault
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "times", [pytest.param(10, marks=pytest.mark.timeout(300)), pytest.param(100, marks=pytest.mark.soak)]
 )

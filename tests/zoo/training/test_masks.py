@@ -245,6 +245,7 @@ def test_masks_of_two_sizes_cannot_be_a_batch():
         stacked_targets([torch.zeros(2, 3), torch.zeros(3, 2)])
 
 
+@pytest.mark.slow
 def test_what_is_fused_of_two_backbones_follows_the_larger_picture(scenes):
     head = {"type": "segmentation", "name": "map", "classes": NAMES, "dim": 16}
     fused = {"type": "feature_fusion", "name": "all", "head": {**head}, "method": "maps", "dim": 16}

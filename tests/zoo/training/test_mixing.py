@@ -93,6 +93,7 @@ def test_nothing_is_mixed_in_evaluation(model):
         assert torch.equal(objective(targets, images)["loss"], Step(one).eval()(targets, images)["loss"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["feature_extraction", "fine_tuning"])
 def test_a_run_is_mixed_learns_and_is_the_same_for_equal_seeds(model, table, state, method):
     runs = []

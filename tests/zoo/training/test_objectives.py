@@ -181,6 +181,7 @@ def test_a_run_without_labels_judges_nothing_and_leaves_the_heads_alone(model, t
     assert all(torch.equal(one.heads.state_dict()[name], tensor) for name, tensor in before.items())
 
 
+@pytest.mark.slow
 def test_a_run_with_an_objective_goes_on_from_a_checkpoint_bit_for_bit(model, table, asking, tmp_path):
     class Moving(Asking):
         def __init__(self):

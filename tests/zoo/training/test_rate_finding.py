@@ -88,6 +88,7 @@ def test_the_model_its_modes_and_every_random_number_stay_as_they_were(model, ta
     assert {row.rate for row in one.stages()} == {None}
 
 
+@pytest.mark.slow
 def test_equal_seeds_search_alike(model, table):
     one, two = (zoo.find_lr(model(dropout=0.5), table(), seed=4, **RUN) for _ in range(2))
 
