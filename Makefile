@@ -43,7 +43,8 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/bundles.py
 	$(BIN)/python benchmarks/views.py
 
-# Bundles under faults, for an hour: thousands of kills, readers and writers at one bundle, every power cut.
+# For an hour or more: bundles under thousands of kills, readers and writers, every power cut; whole lists of
+# architectures of which the gate tries some.
 soak: $(VENV)/.test
 	$(BIN)/python benchmarks/faults.py --kills 2000
 	$(BIN)/python -m pytest -m soak

@@ -13,6 +13,7 @@ import sys
 import types
 from collections.abc import Callable
 
+import accelerate.utils.memory
 import pytest
 import torch
 
@@ -31,13 +32,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in heavy)
 
 
+accelerate.utils.memory.clear_device_cache = lambda garbage_collection=False: None
+"""Each run of the Trainer would look through all that the tests have made; there is no device to free here."""
+
 AT_MOST = 100
 """New Python modules after which what there is counts as lasting."""
 lasting = 0
 
 
 def pytest_runtest_setup() -> None:
-    """Take what libraries brought out of garbage collection: every run of the Trainer looks through all there is."""
+    """Take what libraries brought out of garbage collection, which would look through it again and again."""
     global lasting
     if len(sys.modules) - lasting > AT_MOST:
         gc.collect()

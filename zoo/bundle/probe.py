@@ -2,6 +2,9 @@
 
 The batch depends on no library's random numbers. Element ``i`` of an input is ``2 * byte / 255 - 1``, where ``byte`` is
 the ``i``-th of the stream ``sha256("zoo.probe:<seed>:<input>:0")``, ``sha256("zoo.probe:<seed>:<input>:1")``, …
+
+A model that rounds to eight bits runs in double precision: where processors sum in another order, the last bit of a
+number differs, and where that is rounded, a whole step; what comes out may differ by some per cent then.
 """
 
 from __future__ import annotations
@@ -50,6 +53,9 @@ def probe_input(seed: int, name: str, shape: tuple[int, ...]) -> Tensor:
 def make_probe(model: Model) -> Probe | None:
     """Run a model on the CPU, in eval mode, on the probe's input.
 
+    Args:
+        model: The model; one that rounds is in double precision afterwards.
+
     Returns:
         The probe; None where the model takes something else than pictures, or cannot run on a CPU.
     """
@@ -66,6 +72,10 @@ def make_probe(model: Model) -> Probe | None:
 
 def compare(model: Model, probe: Probe) -> dict[str, float]:
     """Run a model on a probe.
+
+    Args:
+        model: The model; one that rounds is in double precision afterwards.
+        probe: The probe.
 
     Returns:
         Task name to the largest difference, in the output's unit; infinite where the input is not the model's, the
@@ -87,6 +97,8 @@ def _shapes(model: Model) -> dict[str, tuple[int, ...]]:
 
 
 def _run(model: Model, seed: int, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    if any(backbone.spec.quantized is not None for backbone in model.backbones.values()):
+        model.double()
     dtype = next((p.dtype for p in model.backbones.parameters() if p.is_floating_point()), torch.float32)
     inputs = {name: probe_input(seed, name, tuple(shape)).to(dtype) for name, shape in shapes.items()}
     with torch.inference_mode():

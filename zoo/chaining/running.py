@@ -21,6 +21,7 @@ from zoo.bundle.loading import load
 from zoo.chaining.acting import ACTS
 from zoo.chaining.measuring import latency, megabytes
 from zoo.chaining.recipe import Built, Chain, ChainStep, read_chain, settled, told
+from zoo.claiming import claimed
 from zoo.data import Column, Table, read, split_table
 from zoo.errors import BundleError, ConfigError
 from zoo.model import Model
@@ -104,7 +105,7 @@ def chain(recipe: Chain | str | Path, folder: str | Path, *, strict: bool = Fals
         ConfigError: If the recipe cannot be read, or is another than the one by which the folder was begun.
         UnknownName: If it names an option, a method, a step or a backbone that is not there.
         DataError: If the data cannot be used.
-        BundleError: If the folder holds something else, or a step's bundle is not well.
+        BundleError: If the folder holds something else, another chain runs in it, or a step's bundle is not well.
     """
     asked = recipe if isinstance(recipe, Chain) else read_chain(recipe)
     place = Path(folder)
@@ -115,6 +116,14 @@ def chain(recipe: Chain | str | Path, folder: str | Path, *, strict: bool = Fals
     digests = _digests(asked, rows)
     record.check(asked, digests)
     place.mkdir(parents=True, exist_ok=True)
+    with claimed(place, "chain"):
+        return ChainResult(place, _run(asked, place, rows, record, digests, strict=strict))
+
+
+def _run(
+    asked: Chain, place: Path, rows: Table, record: _Record, digests: list[str], *, strict: bool
+) -> tuple[ChainRow, ...]:
+    """Do the steps that are not finished."""
     model: Model | None = None
     bundles: dict[str, Path] = {}
     done: list[ChainRow] = []
@@ -146,7 +155,7 @@ def chain(recipe: Chain | str | Path, folder: str | Path, *, strict: bool = Fals
         record.add(number, digests[number], row)
         shutil.rmtree(path.parent / f".{path.name}.run", ignore_errors=True)
         done.append(row)
-    return ChainResult(place, tuple(done))
+    return tuple(done)
 
 
 # --- models and rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import Annotated, Any
 
@@ -125,8 +126,14 @@ def run(args: list[str]) -> int:
         from typer import rich_utils
 
         rich_utils.COLOR_SYSTEM = None
-    code = typer.main.get_command(app).main(args, prog_name="zoo", standalone_mode=False)
+    code = _command().main(args, prog_name="zoo", standalone_mode=False)
     return code if isinstance(code, int) else 0
+
+
+@functools.cache
+def _command() -> Any:
+    """Give the commands as click has them; every signature is read for that, so once a process."""
+    return typer.main.get_command(app)
 
 
 def usage(error: Any) -> str:

@@ -94,7 +94,7 @@ def search(
         UnknownName: If a sampler, score, setting or backbone is not known.
         ConfigError: If a setting cannot be used, no candidate keeps the limits, or the folder is of another study.
         DataError: If the data cannot be used.
-        BundleError: If the folder holds something else.
+        BundleError: If the folder holds something else, or another search runs in it.
         PluginError: If optuna is not installed.
     """
     what = read_space(space)
@@ -122,12 +122,12 @@ def search(
         "data": rows_digest(table, {name: name for name in table.columns}),
         "optuna": library().__version__, "torch": str(torch.__version__),
     }  # fmt: skip
-    record = Record.of(Path(folder), identity)
     proposer = Proposer(what, sampler, sampler_settings or {}, seed=seed, costs=0 if minimize is None else 1)
     run = Study(what, table, limits, minimize, epochs, seed, settings)
-    screen(run, record, screened, asked)
-    run.go(record, proposer, first_of(record, cut), trials)
-    return run.finish(record, final_epochs)
+    with Record.of(Path(folder), identity) as record:
+        screen(run, record, screened, asked)
+        run.go(record, proposer, first_of(record, cut), trials)
+        return run.finish(record, final_epochs)
 
 
 def _check_numbers(**given: Any) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from zoo.claiming import claimed
 from zoo.errors import BundleError, ConfigError
 from zoo.searching.costs import Cost
 
@@ -81,39 +83,25 @@ class Record:
         self.folder, self.trials = folder, trials
 
     @classmethod
-    def of(cls, folder: Path, identity: Mapping[str, Any]) -> Record:
-        """Open a study, or begin it.
+    @contextlib.contextmanager
+    def of(cls, folder: Path, identity: Mapping[str, Any]) -> Iterator[Record]:
+        """Open a study, or begin it; no other process can while it is open.
 
         Args:
             folder: Its folder; made if it is not there.
             identity: All that decides what is found, as JSON.
 
         Raises:
-            BundleError: If the folder holds something else, or cannot be read.
+            BundleError: If the folder holds something else, cannot be read, or another process searches in it.
             ConfigError: If it was begun as another study.
         """
         told = json.loads(json.dumps(dict(identity)))
         place = folder / IDENTITY
-        if not place.exists():
-            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-                raise BundleError(f"{folder} holds something that is no study; give a folder that is not there yet.")
-            folder.mkdir(parents=True, exist_ok=True)
-            beside = folder / f".{IDENTITY}.{os.getpid()}"
-            beside.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-            os.replace(beside, place)
-            return cls(folder, [])
-        try:
-            begun = json.loads(place.read_text(encoding="utf-8"))
-            trials = _read(folder / TRIALS)
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise BundleError(f"{folder} cannot be read as a study; remove it, or give another folder.") from error
-        other = [key for key in {**begun, **told} if begun.get(key) != told.get(key)]
-        if other:
-            raise ConfigError(
-                f"{folder} was begun with another {other[0]}: {_short(begun.get(other[0]))} there, "
-                f"{_short(told.get(other[0]))} now; give another folder, or remove this one."
-            )
-        return cls(folder, trials)
+        if not place.exists() and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise BundleError(f"{folder} holds something that is no study; give a folder that is not there yet.")
+        folder.mkdir(parents=True, exist_ok=True)
+        with claimed(folder, "search"):
+            yield cls(folder, _continued(folder, told) if place.exists() else _begin(folder, told))
 
     def add(self, trial: Trial) -> None:
         """Write down a candidate."""
@@ -123,6 +111,29 @@ class Record:
             file.flush()
             os.fsync(file.fileno())
         self.trials.append(trial)
+
+
+def _begin(folder: Path, told: Mapping[str, Any]) -> list[Trial]:
+    beside = folder / f".{IDENTITY}.{os.getpid()}"
+    beside.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    os.replace(beside, folder / IDENTITY)
+    return []
+
+
+def _continued(folder: Path, told: Mapping[str, Any]) -> list[Trial]:
+    """Read the trials of a study that was begun as the same."""
+    try:
+        begun = json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
+        trials = _read(folder / TRIALS)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise BundleError(f"{folder} cannot be read as a study; remove it, or give another folder.") from error
+    other = [key for key in {**begun, **told} if begun.get(key) != told.get(key)]
+    if other:
+        raise ConfigError(
+            f"{folder} was begun with another {other[0]}: {_short(begun.get(other[0]))} there, "
+            f"{_short(told.get(other[0]))} now; give another folder, or remove this one."
+        )
+    return trials
 
 
 def _short(value: Any) -> str:

@@ -12,7 +12,7 @@ import zoo
 from zoo.bundle.basing import add
 from zoo.bundle.checkpoints import read_checkpoint
 from zoo.bundle.folder import open_bundle
-from zoo.bundle.manifest import FORMAT_VERSION, PRUNED
+from zoo.bundle.manifest import FORMAT_VERSION, PRUNED, QUANTIZED
 from zoo.bundle.store import Store
 from zoo.errors import BundleError
 
@@ -49,7 +49,7 @@ def test_every_version_of_the_format_has_golden_bundles_of_each_kind(maker):
 
     assert held == set(maker.MADE)
     assert kinds == {"full", "delta", "ensemble", "checkpoint"}
-    assert {bundle.parent.name for bundle in BUNDLES} >= {FORMAT_VERSION, PRUNED}
+    assert {bundle.parent.name for bundle in BUNDLES} >= {FORMAT_VERSION, PRUNED, QUANTIZED}
 
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=name_of)

@@ -13,6 +13,7 @@ from PIL import Image
 import zoo
 from zoo.chaining import running
 from zoo.chaining.recipe import read_chain
+from zoo.claiming import claimed
 
 FIT = {"method": "feature_extraction", "epochs": 2, "batch_size": 8, "device": "cpu"}
 
@@ -193,6 +194,8 @@ def test_another_chain_or_a_folder_that_is_something_else_is_refused_and_left_al
     with pytest.raises(zoo.BundleError, match="holds something that is no chain"):
         zoo.chain(recipe(), tmp_path / "photos")
     assert (tmp_path / "photos" / "a.txt").read_text() == "mine"
+    with claimed(tmp_path / "out", "chain"), pytest.raises(zoo.BundleError, match="Another chain runs in"):
+        zoo.chain(recipe(steps=steps), tmp_path / "out")
     (tmp_path / "out" / "chain.json").write_text(json.dumps({"steps": [{"row": {}}]}))
     with pytest.raises(zoo.BundleError, match="cannot be read as the record"):
         zoo.chain(recipe(steps=steps), tmp_path / "out")

@@ -1,5 +1,6 @@
 """Models that round to eight bits: against closed forms, torchao, ONNX Runtime, and themselves after a bundle."""
 
+import copy
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 import zoo
+from zoo.bundle.probe import compare, make_probe
 from zoo.contracts.rounding import integers, rounding_of, scale_and_zero
 from zoo.data import Column, Table, TensorSample
 from zoo.errors import ConfigError, UnknownName
@@ -155,6 +157,32 @@ def test_a_bundle_gives_the_same_bits_in_a_process_without_torchao(tmp_path):
     assert done.returncode == 0, done.stderr
     manifest = (tmp_path / "int8" / "zoo.json").read_text()
     assert '"min_reader":"1.2"' in manifest.replace(" ", "")
+
+
+@pytest.mark.slow
+def test_the_probe_holds_where_a_processor_sums_in_another_order():
+    """In single precision a last bit decides here and there to which of two neighbours a number is rounded."""
+    head = zoo.head("classifier", name="kind", classes=["a", "b"], norm=True)
+    model = zoo.build("pypi:efficientnet_lite0", head, seed=0)
+    zoo.quantize(model, made_up(rows=8, side=224))
+    picture = pictures(1, 224)
+    with torch.inference_mode():
+        expected = model(picture)["kind"]
+    probe = make_probe(copy.deepcopy(model))
+
+    def another_order(module, args, given):
+        more = torch.rand(given.shape, generator=torch.Generator().manual_seed(2)) < 0.5
+        return torch.where(more, torch.nextafter(given, torch.full_like(given, torch.inf)), given)
+
+    for layer in model.backbones.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.register_forward_hook(another_order)
+    with torch.inference_mode():
+        other = model(picture)["kind"]
+
+    assert (other - expected).abs().max() > 1e-3, "nothing is rounded to another neighbour here"
+    assert probe.outputs["kind"].tolerance <= 1e-4
+    assert compare(model, probe)["kind"] < 1e-6
 
 
 @pytest.mark.slow

@@ -254,6 +254,24 @@ def test_a_trial_whose_loss_is_no_number_is_written_down_and_the_search_goes_on(
     assert [one.state for one in found.trials][:2] == ["failed", "trained"]
 
 
+def test_a_second_search_at_the_same_time_is_refused_and_the_first_goes_on(space, table, tmp_path, monkeypatch):
+    inner, refused = trying.fit, []
+
+    def fit(model, data, **how):
+        with pytest.raises(BundleError, match=r"Another search runs in .*study"):
+            search(space, table, tmp_path / "study", trials=1)
+        refused.append(how)
+        return inner(model, data, **how)
+
+    fit.__signature__ = __import__("inspect").signature(inner)
+    monkeypatch.setattr(trying, "fit", fit)
+    found = search(space, table, tmp_path / "study", trials=1)
+
+    assert refused
+    assert [one.state for one in found.trials] == ["trained"]
+    assert len(told(tmp_path / "study")) == 1
+
+
 def test_limits_that_nothing_keeps_are_told_with_the_least_that_was_seen(space, table, tmp_path, monkeypatch):
     monkeypatch.setattr(trying, "PATIENCE", 9)
     with pytest.raises(ConfigError, match=r"none kept the limits max_parameters=10; the least seen were [\d,]+ param"):
