@@ -7,8 +7,9 @@ out, what *again* is compared with; *mapped* is a delta bundle whose backbone co
 the backbone of a model that is loaded already. Peak memory is the process's largest growth during a load, in units of
 the tensors.
 
-Disk: twenty heads on one frozen backbone as delta bundles, with the store, to one whole model; beside it what the
-numbers alone would take, those of the backbone once and of each head, which no format can do without.
+Disk: twenty heads, of two classes and of ten, on one frozen backbone as delta bundles, with the store, to one whole
+model; beside it what the numbers alone would take, those of the backbone once and of each head, which no format can do
+without.
 
 Saving: the peer is the slower of ``safetensors.save_file`` + fsync, and BLAKE3 of the file. *rebuilt* is what proving
 that the model can be loaded again takes of ours; the peers prove nothing. Peak memory is the growth during a save.
@@ -160,9 +161,9 @@ def measure(name: str, rounds: int, place: Path) -> None:
     print(f"  peak memory: {peak:.2f} × the tensors", flush=True)
 
 
-def many(name: str, place: Path) -> None:
+def many(name: str, place: Path, classes: int) -> None:
     """Put twenty heads on one frozen backbone, and print the disk that they take beside one whole model's."""
-    heads = [zoo.head("classifier", classes=[str(n) for n in range(CLASSES)]) for _ in range(20)]
+    heads = [zoo.head("classifier", classes=[str(n) for n in range(classes)]) for _ in range(20)]
     base = zoo.build(f"timm:{name}", heads[0], weights=None, seed=0)
     whole = place / "whole"
     base.save(whole, probe=False)
@@ -174,8 +175,8 @@ def many(name: str, place: Path) -> None:
     one, all_of_them = (sum(f.stat().st_size for f in at.rglob("*") if f.is_file()) for at in (whole, place / "tasks"))
     numbers = [sum(tensor.nbytes for tensor in part.state_dict().values()) for part in (base.backbones, base.heads)]
     least = (numbers[0] + 20 * numbers[1]) / one
-    told = f"twenty tasks and the store {all_of_them / 1e6:.1f} MB; ratio {all_of_them / one:.3f} to one model"
-    print(f"disk {name}: {told}; the numbers alone {least:.3f}", flush=True)
+    told = f"twenty tasks of {classes} classes and the store {all_of_them / 1e6:.1f} MB"
+    print(f"disk {name}: {told}; ratio {all_of_them / one:.3f} to one model; the numbers alone {least:.3f}", flush=True)
 
 
 def main() -> None:
@@ -188,8 +189,9 @@ def main() -> None:
         os.environ["ZOO_STORE"] = f"{place}/store"
         for name in arguments.names:
             measure(name, arguments.rounds, Path(place))
-            with tempfile.TemporaryDirectory() as inner:
-                many(name, Path(inner))
+            for classes in (2, CLASSES):
+                with tempfile.TemporaryDirectory() as inner:
+                    many(name, Path(inner), classes)
 
 
 if __name__ == "__main__":

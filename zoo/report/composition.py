@@ -77,6 +77,8 @@ def _stream(model: Model, stream: str, features: Features) -> Part:
     what += "" if own else f", by the module of {entry.shares}"
     told = [f"the adapter {a.spec.name} of rank {a.spec.rank}" for a in model.adapters if a.spec.stream == stream]
     what += f", with {told[0]}" if told else ""
+    what += ", pruned" if spec.widths else ""
+    what += f", rounding to 8 bits ({spec.quantized.observer})" if spec.quantized else ""
     count = _count(model.backbones[stream]) if own else None
     return Part(stream, what, _given(features, model.wants[stream]), count)
 

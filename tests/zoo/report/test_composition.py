@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 import zoo
+from zoo.data import Table, TensorSample
 from zoo.report.composition import Part, compose, draw
 
 
@@ -39,3 +40,14 @@ def test_shapes_and_counts_are_those_of_the_modules():
         f"   ├─ kind: classifier on left; gives kind 3; {parts['kind'].parameters} parameters",
         f"   └─ age: regression on right; gives age one number; {parts['age'].parameters} parameters",
     ]
+
+
+def test_what_was_pruned_and_what_rounds_says_so():
+    samples = {"image": tuple(TensorSample(str(n), torch.full((3, 32, 32), n / 4)) for n in range(4))}
+    model = zoo.build("timm:test_resnet", {"type": "regression", "name": "age"}, weights=None, seed=0)
+    before = draw(compose(model))
+    zoo.prune(model, macs=0.5, multiple_of=1, importance="l1")
+    zoo.quantize(model, Table("pictures", samples, {}), observer="histogram")
+
+    assert ", pruned, rounding to 8 bits (histogram); gives pooled" in draw(compose(model))[1]
+    assert not any("pruned" in line or "8 bits" in line for line in before)
