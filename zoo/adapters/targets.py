@@ -43,8 +43,14 @@ def choose(
 
     Raises:
         UnknownName: If a path or a stage is none of the backbone's.
-        ConfigError: If no layer is left, or one that was named cannot be adapted; the message says why.
+        ConfigError: If the backbone is quantized, no layer is left, or one that was named cannot be adapted; the
+            message says why.
     """
+    if backbone.spec.quantized is not None:
+        raise ConfigError(
+            f"{backbone.spec.reference} is quantized, and adapters add to layers in float; put them on the float "
+            "model, merge them once it is trained, and quantize it then."
+        )
     within = None if stages is None else frozenset(backbone.spec.stage(stage).name for stage in stages)
     shared = _shared(backbone.native)
     layers = {

@@ -84,7 +84,7 @@ class Reader:
         tower: Any = tower_of(self.plan, native)
         with recording() as seen:
             output = run(tower, {**arguments, **rule.call})
-        return Reading(native, output, seen, int(main.shape[0]), size, inputs.get(MASK))
+        return Reading(native, output, seen, main.shape[0], size, inputs.get(MASK))
 
     def read(self, reading: Reading, want: Want) -> Features:
         """Give the wanted features of a pass."""

@@ -45,6 +45,28 @@ def test_onnx_runtime_gives_each_tasks_output_by_name_for_any_batch(exported, ro
         np.testing.assert_allclose(values, wanted[name].numpy(), atol=1e-4)
 
 
+OTHERS = [
+    "hf:vit?image_size=32&patch_size=8&hidden_size=32&intermediate_size=64&num_attention_heads=2&num_hidden_layers=2",
+    "hf:resnet?embedding_size=8&hidden_sizes=[8,12,16,20]&depths=[1,1,1,1]&layer_type=basic",
+    "torchvision:shufflenet_v2_x0_5?img_size=64",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", OTHERS, ids=["hf vit", "hf resnet", "torchvision"])
+def test_backbones_of_the_other_libraries_take_any_batch_too(tmp_path, backbone):
+    model = zoo.build(backbone, PET, weights=None, seed=0)
+    zoo.export(model, tmp_path / "out", layout="onnx")
+    height, width = model.spec.streams["main"].backbone.inputs[0].size
+    session, batch = session_of(tmp_path / "out"), torch.randn(5, 3, height, width)
+
+    (found,) = session.run(["pet"], {"image": batch.numpy()})
+
+    assert session.get_inputs()[0].shape[0] == "batch"
+    with torch.inference_mode():
+        np.testing.assert_allclose(found, model.eval()(batch)["pet"].numpy(), atol=1e-4)
+
+
 @pytest.mark.slow
 def test_the_file_tells_its_preprocessing_and_its_classes(exported):
     model, folder, told = exported

@@ -302,3 +302,38 @@ def test_a_chain_and_the_command_line_quantize(tmp_path, capsys):
     assert code in (0, None)
     assert "quantized" in capsys.readouterr().out
     assert zoo.load(out).spec.streams["main"].backbone.quantized.observer == "histogram"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["by hand", "lora"])
+def test_adapters_on_integers_are_refused_with_what_to_do(how):
+    model = built("timm:test_vit?img_size=32")
+    zoo.quantize(model, made_up())
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    def adapt():
+        if how == "by hand":
+            model.add_adapters(rank=2)
+        else:
+            zoo.fit(model, made_up(), method=how, epochs=1, batch_size=8, device="cpu")
+
+    with pytest.raises(ConfigError, match="is quantized, and adapters add to layers in float; put them on the float"):
+        adapt()
+
+    now = model.state_dict()
+    assert now.keys() == before.keys()
+    assert all(torch.equal(now[name], tensor) for name, tensor in before.items())
+
+
+@pytest.mark.slow
+def test_a_delta_of_a_model_that_rounds_is_small_and_gives_the_same(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZOO_STORE", str(tmp_path / "store"))
+    model, x = built(), pictures()
+    base = model.save(tmp_path / "base")
+    zoo.quantize(model, made_up())
+    model.save(tmp_path / "delta", kind="delta", base=base)
+
+    assert torch.equal(zoo.load(tmp_path / "delta")(x)["kind"], model(x)["kind"])
+    assert zoo.verify(tmp_path / "delta", run=True).problems == []
+    weights = [one.stat().st_size for one in (tmp_path / "delta" / "backbones").rglob("*.safetensors")]
+    assert sum(weights) < 0.02 * (base / "backbones" / "main" / "model.safetensors").stat().st_size

@@ -51,23 +51,43 @@ def half_precision(subject: Subject) -> None:
         rule(bool(torch.isfinite(tensor).all()), f"{name} must be finite in bfloat16.")
 
 
-@check("torch.export gives a program with equal features, where the native module alone can be exported.", long=True)
+@check("torch.export gives a program for any batch with equal features, where it does of the native module.", long=True)
 def export(subject: Subject) -> None:
-    """See that the interface adds nothing that cannot be exported."""
-    own = {}
+    """See that the interface adds nothing that cannot be exported, and no batch of one size only."""
+    try:
+        own = _exported(subject, _any_batch, "for a batch of any size")
+    except Unfit:
+        own = _exported(subject, lambda given: None, "alone")
+    _equal(subject, own, "torch.export")
+
+
+def _exported(subject: Subject, shapes: Callable[[Any], Any], how: str) -> Any:
+    """Run a backbone through its exported program.
+
+    Raises:
+        Unfit: If the native module cannot be exported so either.
+    """
 
     def run(module: nn.Module, *given: Any) -> Any:
-        return torch.export.export(module, given).module()(*given)
+        return torch.export.export(module, given, dynamic_shapes=shapes(given)).module()(*given)
 
     try:
         with _quiet():
-            own = run(_Fixed(subject.twin(), everything(subject.spec)), subject.inputs)
+            return run(_Fixed(subject.twin(), everything(subject.spec)), subject.inputs)
     except Exception as error:
-        _native_alone(subject, "by torch.export", run)
+        _native_alone(subject, f"by torch.export {how}", run)
         raise AssertionError(
-            f"The native module can be exported alone, but not as a backbone: {type(error).__name__}: {_first(error)}"
+            f"The native module can be exported {how}, but not as a backbone: {type(error).__name__}: {_first(error)}"
         ) from error
-    _equal(subject, own, "torch.export")
+
+
+def _any_batch(given: Any) -> Any:
+    """Say of all tensors that their first axis is the batch."""
+    if isinstance(given, tuple):
+        return tuple(_any_batch(one) for one in given)
+    if isinstance(given, dict):
+        return {name: _any_batch(one) for name, one in given.items()}
+    return {0: torch.export.Dim("batch")} if isinstance(given, Tensor) else None
 
 
 @check("torch.compile makes one graph, without a break, where it does of the native module alone.", long=True)
