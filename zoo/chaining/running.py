@@ -117,6 +117,9 @@ def chain(recipe: Chain | str | Path, folder: str | Path, *, strict: bool = Fals
     record.check(asked, digests)
     place.mkdir(parents=True, exist_ok=True)
     with claimed(place, "chain"):
+        record = _Record.of(place)  # another chain may have ended since
+        record.check(asked, digests)
+        record.write()
         return ChainResult(place, _run(asked, place, rows, record, digests, strict=strict))
 
 
@@ -270,6 +273,10 @@ class _Record:
     def add(self, number: int, digest: str, row: ChainRow) -> None:
         """Write down that a step is finished, at once or not at all."""
         self._steps = [*self._steps[:number], {"digest": digest, "row": asdict(row)}]
+        self.write()
+
+    def write(self) -> None:
+        """Write the file, by which the folder is known as a chain's, at once or not at all."""
         beside = self._path.with_name(f".{RECORD}.{os.getpid()}")
         beside.write_text(json.dumps({"steps": self._steps}, indent=2) + "\n", encoding="utf-8")
         os.replace(beside, self._path)

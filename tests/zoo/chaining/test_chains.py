@@ -112,6 +112,23 @@ def test_a_chain_that_died_in_a_step_goes_on_there_and_ends_as_one_that_did_not(
     assert (tmp_path / "out" / "chain.json").read_text() == before
 
 
+@pytest.mark.slow
+def test_a_chain_that_died_in_its_first_step_goes_on_there(recipe, tmp_path, monkeypatch):
+    fit = zoo.fit
+
+    def dying(model, rows, **options):
+        fit(model, rows, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(zoo, "fit", dying)
+    with pytest.raises(KeyboardInterrupt):
+        zoo.chain(recipe(), tmp_path / "out")
+    monkeypatch.setattr(zoo, "fit", fit)
+
+    assert any(one.name.startswith(".01-probe") for one in (tmp_path / "out").iterdir())
+    assert [row.path for row in zoo.chain(recipe(), tmp_path / "out").rows] == ["01-probe", "02-tune", "03-native"]
+
+
 def test_more_steps_may_be_added_behind_those_that_are_finished(recipe, tmp_path):
     steps = [{"name": "probe", "fit": FIT}]
     zoo.chain(recipe(steps=steps), tmp_path / "out")
