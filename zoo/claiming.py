@@ -21,14 +21,17 @@ def claimed(folder: Path, what: str) -> Iterator[None]:
     A file system without locks lets all in.
 
     Args:
-        folder: The folder; it must be there.
+        folder: The folder; made where it is not there.
         what: What runs in it, for the message: ``chain``.
 
     Raises:
-        BundleError: If it is held already, by another process or by this one.
-        OSError: If it cannot be opened.
+        BundleError: If it is held already, by another process or by this one, or cannot be made or opened.
     """
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise BundleError(f"{folder} cannot be a folder: {error.strerror or error}; give another one.") from error
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

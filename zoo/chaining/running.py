@@ -115,7 +115,6 @@ def chain(recipe: Chain | str | Path, folder: str | Path, *, strict: bool = Fals
     rows = _rows(asked, strict=strict)
     digests = _digests(asked, rows)
     record.check(asked, digests)
-    place.mkdir(parents=True, exist_ok=True)
     with claimed(place, "chain"):
         record = _Record.of(place)  # another chain may have ended since
         record.check(asked, digests)

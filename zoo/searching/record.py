@@ -99,7 +99,6 @@ class Record:
         place = folder / IDENTITY
         if not place.exists() and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise BundleError(f"{folder} holds something that is no study; give a folder that is not there yet.")
-        folder.mkdir(parents=True, exist_ok=True)
         with claimed(folder, "search"):
             yield cls(folder, _continued(folder, told) if place.exists() else _begin(folder, told))
 

@@ -345,6 +345,8 @@ def test_a_folder_of_another_study_is_refused(space, table, tmp_path):
     (tmp_path / "other" / "letter.txt").write_text("Dear …")
     with pytest.raises(BundleError, match="holds something that is no study"):
         search(space, table, tmp_path / "other", trials=1)
+    with pytest.raises(BundleError, match="cannot be a folder: Not a directory; give another one"):
+        search(space, table, tmp_path / "other" / "letter.txt" / "study", trials=1)
 
 
 def test_without_optuna_the_extra_is_named(space, table, tmp_path, monkeypatch):
