@@ -523,8 +523,8 @@ def test_frozen_features_are_kept_apart_where_the_code_differs(tmp_path):
         for net in (one, other, one)
     ]
 
-    assert stores[0].folder != stores[1].folder
-    assert stores[0].folder == stores[2].folder
+    assert stores[0].folders["main"] != stores[1].folders["main"]
+    assert stores[0].folders["main"] == stores[2].folders["main"]
 
 
 def test_a_module_off_which_nothing_is_cut_serves_one_model_after_another():

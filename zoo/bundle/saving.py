@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import platform
 from collections.abc import Mapping
@@ -23,7 +22,8 @@ from zoo.bundle.method_states import state_files
 from zoo.bundle.paths import DELTA, MANIFEST, NATIVE, OWN, bundle_path, check_path, check_paths
 from zoo.bundle.plain_json import canonical, plain
 from zoo.bundle.probe import make_probe
-from zoo.bundle.rebuilding import rebuild, states_of
+from zoo.bundle.proving import prove
+from zoo.bundle.rebuilding import states_of
 from zoo.bundle.staging import StagedFolder, check_target, staged
 from zoo.bundle.streaming import Stream
 from zoo.bundle.tensors import TensorSet, snapshot
@@ -54,7 +54,7 @@ def save(
     """Save a model or an ensemble as a bundle; a crash at any instant leaves the old bundle or the new one.
 
     Each tensor is read once, so a thread that trains on does no harm. Before anything is published, the model is
-    rebuilt once from what was written: what could not be loaded again is refused here.
+    rebuilt from what was written, once for each structure in a process: what could not be loaded again is refused here.
 
     Args:
         model: The model or ensemble.
@@ -122,7 +122,8 @@ def write(
 ) -> dict[str, FileEntry]:
     """Write a model into a folder, its manifest last.
 
-    While the system brings the files to the disk, the model is rebuilt from them, and run on the probe.
+    While the system brings the files to the disk, the model is rebuilt from them where no model of its structure has
+    been, and run on the probe.
 
     Args:
         model: The model.
@@ -180,10 +181,8 @@ def _fields(
     *,
     probe: bool,
 ) -> dict[str, Any]:
-    """Give the manifest's fields that follow from the model, once it has been rebuilt from what is written."""
-    own = {name: copy.deepcopy(b.native) for name, b in model.backbones.items() if b.spec.provider == WRAPPED}
-    specs = [adapter.spec for adapter in model.adapters]
-    rebuilt = rebuild(model.spec, tensors, texts=texts, where="memory", modules=own, adapters=specs)
+    """Give the manifest's fields that follow from the model, once it is known to rebuild."""
+    rebuilt = prove(model, tensors, texts, wanted=probe)
     components = components_of(model, tensors, records)
     return {
         "created": created(),
@@ -196,7 +195,7 @@ def _fields(
         "frozen": {stream: tuple(sorted(stages)) for stream, stages in model.frozen().items() if stages},
         "provenance": provenance,
         "licenses": {name: s.backbone.license for name, s in model.spec.streams.items() if s.backbone.license},
-        "probe": make_probe(rebuilt) if probe else None,
+        "probe": make_probe(rebuilt) if probe and rebuilt is not None else None,
         "requires": required(model, components),
     }
 

@@ -24,7 +24,7 @@ from zoo.training.features.flat import storable
 from zoo.training.features.passes import PrefixPass, WholePass, inputs_by_stream
 from zoo.training.features.prefixes import NoPrefix, find_prefix, frozen_below
 from zoo.training.features.replay import Prefix
-from zoo.training.features.store import FeatureStore, Prepare, digests_of
+from zoo.training.features.store import FeatureStore, Prepare
 from zoo.training.judging.history import History
 from zoo.training.planning.groups import HEADS
 from zoo.training.planning.settings import Settings
@@ -117,7 +117,7 @@ def _view(
     store = FeatureStore(model, through=through, device=place.type, views=json.dumps(policy, sort_keys=True))
     views.epoch = number
     prepare: Prepare = lambda wanted, pool: _prepared(model, views, wanted)  # noqa: E731
-    return store.get(rows, device=place, digests=digests_of(rows, seeds), prepare=prepare)
+    return store.get(rows, device=place, marks=seeds, prepare=prepare)
 
 
 def _prepared(model: Model, views: ViewRows, wanted: Sequence[int]) -> dict[str, Any]:

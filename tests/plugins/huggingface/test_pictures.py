@@ -295,7 +295,7 @@ def test_frozen_features_are_kept_under_what_prepares_the_pictures(folder, photo
     finally:
         path.write_text(json.dumps(DONUT))
 
-    stores = [FeatureStore(model, tmp_path / "features").folder for model in (one, same, other)]
+    stores = [FeatureStore(model, tmp_path / "features").folders["main"] for model in (one, same, other)]
 
     assert stores[0] == stores[1] != stores[2]
 

@@ -104,7 +104,7 @@ def test_a_changed_weight_has_another_store(model, store, draw):
 
     other.get(rows(draw(4)), device=CPU)
 
-    assert other.folder != store().folder
+    assert other.folders["main"] != store().folders["main"]
     assert other.computed == 4
 
 
@@ -112,7 +112,7 @@ def test_a_changed_statistic_has_another_store(model, store):
     changed = model()
     changed.backbones["main"].native.bn1.running_mean[0] += 1
 
-    assert store(changed).folder != store().folder
+    assert store(changed).folders["main"] != store().folders["main"]
 
 
 def test_changed_preprocessing_has_another_store(model, store):
@@ -122,28 +122,28 @@ def test_changed_preprocessing_has_another_store(model, store):
     spec = replace(stream, backbone=replace(stream.backbone, preprocessing=recipe))
     changed.spec = replace(changed.spec, streams={"main": spec})
 
-    assert store(changed).folder != store().folder
+    assert store(changed).folders["main"] != store().folders["main"]
 
 
 def test_other_wants_have_another_store(model, store):
     changed = model()
     changed.wants = {"main": Want(pooled=True, maps=("s2",))}
 
-    assert store(changed).folder != store().folder
+    assert store(changed).folders["main"] != store().folders["main"]
 
 
 def test_another_head_shares_the_store(model, store):
     one, other = model(), model(hidden=8)
     other.backbones.load_state_dict(one.backbones.state_dict())
 
-    assert store(other).folder == store(one).folder
+    assert store(other).folders["main"] == store(one).folders["main"]
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "garbage", "no digests"])
 def test_a_damaged_shard_is_made_again(store, draw, damage, caplog):
     first = store()
     expected = pooled(first.get(rows(draw(6)), device=CPU))
-    (shard,) = first.folder.glob("*.safetensors")
+    (shard,) = first.folders["main"].glob("*.safetensors")
     if damage == "no digests":
         from safetensors.torch import save_file
 
@@ -164,7 +164,7 @@ def test_a_damaged_shard_is_made_again(store, draw, damage, caplog):
 def test_a_damaged_shard_that_cannot_be_removed_is_no_reason_to_stop(store, draw, monkeypatch):
     first = store()
     first.get(rows(draw(4)), device=CPU)
-    next(first.folder.glob("*.safetensors")).write_bytes(b"")
+    next(first.folders["main"].glob("*.safetensors")).write_bytes(b"")
 
     def refuse(self, missing_ok=False):
         raise PermissionError("read-only")
@@ -197,7 +197,7 @@ def test_a_full_disk_is_no_reason_to_stop_and_leaves_nothing_behind(store, draw,
     one = store()
 
     assert len(one.get(rows(draw(4)), device=CPU)) == 4
-    assert list(one.folder.iterdir()) == []
+    assert list(one.folders["main"].iterdir()) == []
 
 
 def test_many_pictures_are_written_in_shards_of_bounded_size(store, draw, monkeypatch):
@@ -208,7 +208,7 @@ def test_many_pictures_are_written_in_shards_of_bounded_size(store, draw, monkey
 
     found = pooled(one.get(rows(draw(10)), device=CPU, batch_size=3))
 
-    assert sorted(len(load_file(path)["digests"]) for path in one.folder.iterdir()) == [2, 4, 4]
+    assert sorted(len(load_file(path)["digests"]) for path in one.folders["main"].iterdir()) == [2, 4, 4]
     assert torch.equal(found, pooled(store().get(rows(draw(10)), device=CPU)))
 
 
@@ -232,7 +232,7 @@ def test_two_writers_at_once_do_not_disturb_each_other(model, store, draw):
     assert torch.allclose(found[0][:16], found[1])
     assert len(after.get(rows(draw(24)), device=CPU)) == 24
     assert after.computed == 0
-    assert not list(after.folder.glob(".*"))
+    assert not list(after.folders["main"].glob(".*"))
 
 
 def test_an_unreadable_picture_is_named_and_the_models_mode_is_kept(model, store):

@@ -16,7 +16,7 @@ from zoo.training.features.evicting import cache_limit, hold, make_room
 from zoo.training.features.passes import PrefixPass, WholePass
 from zoo.training.features.prefixes import find_prefix
 from zoo.training.features.replay import Prefix
-from zoo.training.features.store import FeatureStore, digests_of
+from zoo.training.features.store import FeatureStore
 
 CPU = torch.device("cpu")
 PARTIAL = {"method": "fine_tuning", "freeze": "s2", "epochs": 2, "batch_size": 8, "device": "cpu", "seed": 1}
@@ -215,7 +215,7 @@ def test_samples_views_precision_and_device_have_features_of_their_own(model, dr
 
     def computed(given=samples, marks=None, device="cpu", views="", *, lowered=False):
         store = FeatureStore(one, tmp_path, through=WholePass(one, lowered=lowered), device=device, views=views)
-        store.get(rows(given), device=CPU, digests=digests_of(rows(given), marks))
+        store.get(rows(given), device=CPU, marks=marks)
         return store.computed
 
     picture = samples[0].open().clone()
@@ -251,7 +251,7 @@ def test_one_flipped_bit_of_a_shard_is_found(model, draw, tmp_path):
     one = model()
     first = FeatureStore(one, tmp_path)
     expected = first.get(rows(draw(6)), device=CPU).whole("main/pooled")
-    (shard,) = first.folder.glob("*.safetensors")
+    (shard,) = first.folders["main"].glob("*.safetensors")
     content = bytearray(shard.read_bytes())
     content[-100] ^= 1
     shard.write_bytes(content)
@@ -287,15 +287,15 @@ def fill(root, name, size, used):
 def test_what_was_not_used_for_longest_goes_first_and_never_what_is_in_use(tmp_path):
     old, middle, new = (fill(tmp_path, name, 100, used) for used, name in enumerate(("old", "middle", "new"), 1))
 
-    make_room(tmp_path, new, limit=250)
+    make_room(tmp_path, {new}, limit=250)
     assert [one.exists() for one in (old, middle, new)] == [False, True, True]
 
     held = hold(middle)
-    make_room(tmp_path, new, limit=50)
+    make_room(tmp_path, {new}, limit=50)
     assert [one.exists() for one in (middle, new)] == [True, True]
 
     del held
-    make_room(tmp_path, new, limit=50)
+    make_room(tmp_path, {new}, limit=50)
     assert [one.exists() for one in (middle, new)] == [False, True]
 
 
@@ -304,7 +304,7 @@ def test_a_store_that_is_used_again_is_young_again(tmp_path):
     del new
     assert hold(old) is not None
 
-    make_room(tmp_path, tmp_path / "none", limit=150)
+    make_room(tmp_path, set(), limit=150)
 
     assert old.exists()
     assert not (tmp_path / "new").exists()
@@ -314,7 +314,7 @@ def test_a_run_keeps_all_features_below_the_limit(model, draw, tmp_path, monkeyp
     monkeypatch.setattr(evicting, "DAY", 0.0)
     first = FeatureStore(model(), tmp_path)
     first.get(rows(draw(4)), device=CPU)
-    size = sum(file.stat().st_size for file in first.folder.iterdir())
+    size = sum(file.stat().st_size for file in first.folders["main"].iterdir())
     monkeypatch.setenv("ZOO_CACHE_LIMIT", str(int(size * 1.5)))
     other = model()
     change_weight(other, tmp_path)
@@ -322,7 +322,7 @@ def test_a_run_keeps_all_features_below_the_limit(model, draw, tmp_path, monkeyp
 
     found = second.get(rows(draw(4)), device=CPU)
 
-    assert not first.folder.exists()
+    assert not first.folders["main"].exists()
     assert len(found.whole("main/pooled")["main/pooled"]) == 4
 
 
@@ -344,4 +344,4 @@ def test_the_prefix_of_a_run_is_a_prefix(prefix_pass):
     _, through = prefix_pass()
 
     assert isinstance(through.prefixes["main"], Prefix)
-    assert through.full().key()["precision"] == "fp32"
+    assert through.full().key("main")["precision"] == "fp32"

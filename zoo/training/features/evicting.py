@@ -14,7 +14,7 @@ import re
 import shutil
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from zoo.errors import ConfigError
@@ -77,12 +77,12 @@ def hold(folder: Path) -> Held | None:
     return held
 
 
-def make_room(root: Path, keep: Path, *, limit: int) -> None:
+def make_room(root: Path, keep: Collection[Path], *, limit: int) -> None:
     """Remove stores that nobody uses, those not used for longest first, until all of them together fit.
 
     Args:
         root: The folder of all stores.
-        keep: A store that stays.
+        keep: Stores that stay.
         limit: Most bytes of all of them, 0 or more.
     """
     try:
@@ -94,7 +94,7 @@ def make_room(root: Path, keep: Path, *, limit: int) -> None:
     for _, folder in stores:
         if total <= limit:
             return
-        if folder != keep and take(folder):
+        if folder not in keep and take(folder):
             total -= sizes[folder]
             log.info("Removed the frozen features %s, which were not used for longest (%s).", folder.name, LIMIT)
 

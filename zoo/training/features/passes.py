@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, Protocol
@@ -26,23 +26,28 @@ from zoo.wrapping import WrappedBackbone
 
 __all__ = ["FORMAT", "Pass", "PrefixPass", "WholePass", "check_lowered"]
 
-FORMAT = 2
+FORMAT = 3
 """Version of what is kept; a new one leaves the old stores to those who remove what is not used."""
 
 
 class Pass(Protocol):
     """Gives what is kept of a batch."""
 
-    def key(self) -> dict[str, Any]:
-        """Say what the features depend on, but for the samples: JSON."""
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The streams whose features it gives."""
+        ...
+
+    def key(self, stream: str) -> dict[str, Any]:
+        """Say what the features of a stream depend on, but for the samples and the stream's name: JSON."""
         ...
 
     def ready(self, device: torch.device) -> Any:
         """Give a context in which :meth:`run` may be called, in eval mode and on a device."""
         ...
 
-    def run(self, inputs: Any) -> dict[str, Tensor]:
-        """Give the features of a batch, flat."""
+    def run(self, inputs: Any, streams: Collection[str] | None = None) -> dict[str, Tensor]:
+        """Give the features of a batch, flat; of some streams alone, whose backbones alone run."""
         ...
 
 
@@ -58,9 +63,14 @@ class WholePass:
         self._model, self._lowered = model, lowered
         self._run: Callable[[str, Any], Features] | None = None
 
-    def key(self) -> dict[str, Any]:
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """All streams of the model."""
+        return tuple(self._model.spec.streams)
+
+    def key(self, stream: str) -> dict[str, Any]:
         """Say what the features depend on: weights, preprocessing, library version and what is asked for."""
-        return {"format": FORMAT, "precision": _precision(self._lowered), "streams": _streams(self._model)}
+        return {"precision": _precision(self._lowered), **_dependence(self._model, stream)}
 
     def full(self) -> WholePass:
         """Give the same in full precision."""
@@ -80,9 +90,16 @@ class WholePass:
             self._run = None
             model.train(was_training)
 
-    def run(self, inputs: Any) -> dict[str, Tensor]:
-        """Give the features of all streams."""
-        return to_flat(self._model.features(inputs, run=self._run))
+    def run(self, inputs: Any, streams: Collection[str] | None = None) -> dict[str, Tensor]:
+        """Give the features of the streams."""
+        wanted = self.streams if streams is None else streams
+        own = self._run or self._own
+        run = lambda stream, seen: own(stream, seen) if stream in wanted else Features()  # noqa: E731
+        found = self._model.features(inputs, run=run)
+        return to_flat({stream: found[stream] for stream in wanted})
+
+    def _own(self, stream: str, seen: Any) -> Features:
+        return self._model.backbones[self._model.spec.owner(stream)](seen, self._model.wants[stream])
 
 
 class PrefixPass:
@@ -98,13 +115,17 @@ class PrefixPass:
         self._model, self.prefixes, self._lowered = model, dict(prefixes), lowered
         self._backbones: dict[str, Backbone] = {}
 
-    def key(self) -> dict[str, Any]:
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The streams that have a prefix."""
+        return tuple(self.prefixes)
+
+    def key(self, stream: str) -> dict[str, Any]:
         """Say what the outputs depend on: as for the whole, but of the weights those of the prefix alone."""
-        streams = _streams(self._model, {stream: one.stages for stream, one in self.prefixes.items()})
-        for stream, prefix in self.prefixes.items():
-            calls = [(c.path, [str(leaf.order) for leaf in c.leaves], c.needed) for c in prefix.calls]
-            streams[stream] |= {"stages": prefix.stages, "calls": calls, "size": prefix.size}
-        return {"format": FORMAT, "precision": _precision(self._lowered), "streams": streams}
+        prefix = self.prefixes[stream]
+        calls = [(c.path, [str(leaf.order) for leaf in c.leaves], c.needed) for c in prefix.calls]
+        own = {"stages": prefix.stages, "calls": calls, "size": prefix.size}
+        return {"precision": _precision(self._lowered), **_dependence(self._model, stream, prefix.stages), **own}
 
     def full(self) -> PrefixPass:
         """Give the same in full precision."""
@@ -123,13 +144,13 @@ class PrefixPass:
             self._backbones = {}
             model.train(was_training)
 
-    def run(self, inputs: Any) -> dict[str, Tensor]:
+    def run(self, inputs: Any, streams: Collection[str] | None = None) -> dict[str, Tensor]:
         """Give what the prefixes gave, ``stream/replay/call/leaf``."""
         seen = inputs_by_stream(self._model, inputs)
         return {
             f"{stream}/{key}": value
-            for stream, prefix in self.prefixes.items()
-            for key, value in record(self._backbones[stream], prefix, seen[stream]).items()
+            for stream in (self.streams if streams is None else streams)
+            for key, value in record(self._backbones[stream], self.prefixes[stream], seen[stream]).items()
         }
 
 
@@ -179,24 +200,25 @@ def _precision(low: bool) -> str:
     return "bf16" if low else "fp32"
 
 
-def _streams(model: Model, below: Mapping[str, tuple[str, ...]] | None = None) -> dict[str, dict[str, Any]]:
-    """Say what the features of each stream depend on; with ``below``, of the weights only those of these stages."""
-    parts = {}
-    for stream, entry in model.spec.streams.items():
-        backbone, want = model.backbones[model.spec.owner(stream)], model.wants[stream]
-        stages = None if below is None else below[stream]
-        parts[stream] = {
-            "weights": state_digest(_tensors(backbone, stages)),
-            "adapters": [asdict(one.spec) for one in model.adapters if one.spec.stream == model.spec.owner(stream)],
-            "architecture": [entry.backbone.library, entry.backbone.library_version, entry.backbone.architecture],
-            "construction": dict(entry.backbone.construction),
-            "pooling": entry.backbone.pooling,
-            "preprocessing": _preparing(entry.backbone, backbone),
-            "code": backbone.fingerprint() if isinstance(backbone, WrappedBackbone) else None,
-            "want": [want.pooled, want.tokens, want.embed, list(want.maps)],
-            "input": entry.input,
-        }
-    return parts
+def _dependence(model: Model, stream: str, below: tuple[str, ...] | None = None) -> dict[str, Any]:
+    """Say what the features of a stream depend on; with ``below``, of the weights only those of these stages."""
+    entry, owner = model.spec.streams[stream], model.spec.owner(stream)
+    spec, backbone, want = entry.backbone, model.backbones[owner], model.wants[stream]
+    return {
+        "format": FORMAT,
+        "weights": state_digest(_tensors(backbone, below)),
+        "adapters": [
+            {key: value for key, value in asdict(one.spec).items() if key != "stream"}
+            for one in model.adapters
+            if one.spec.stream == owner
+        ],
+        "architecture": [spec.library, spec.library_version, spec.architecture],
+        "construction": dict(spec.construction),
+        "pooling": spec.pooling,
+        "preprocessing": _preparing(spec, backbone),
+        "code": backbone.fingerprint() if isinstance(backbone, WrappedBackbone) else None,
+        "want": [want.pooled, want.tokens, want.embed, list(want.maps)],
+    }
 
 
 def _tensors(backbone: Backbone, stages: tuple[str, ...] | None) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from zoo.bundle.digest import state_digest
 
-__all__ = ["DIGESTS", "StoredFeatures", "read_shard", "write_shard"]
+__all__ = ["DIGESTS", "StoredFeatures", "StoredPart", "read_shard", "write_shard"]
 
 log = logging.getLogger("zoo")
 
@@ -28,8 +28,8 @@ STATE = "state"
 Shard = Mapping[str, Tensor]
 
 
-class StoredFeatures:
-    """The features of some rows, gathered from mapped shards when they are asked for.
+class StoredPart:
+    """The features of some rows that one store has, gathered from mapped shards when they are asked for.
 
     Args:
         shards: The tensors of each shard.
@@ -37,49 +37,69 @@ class StoredFeatures:
         held: What must live as long as the features do.
     """
 
-    def __init__(self, shards: Sequence[Shard], places: Sequence[tuple[int, int]], held: object = None) -> None:
-        self._shards = [{key: value for key, value in shard.items() if key != DIGESTS} for shard in shards]
-        self._places = torch.tensor(places, dtype=torch.int64).reshape(-1, 2)
-        self._held = held
+    def __init__(self, shards: Sequence[Shard], places: Sequence[tuple[int, int]] | Tensor, held: object) -> None:
+        self.shards = [{key: value for key, value in shard.items() if key != DIGESTS} for shard in shards]
+        self.places = torch.as_tensor(places, dtype=torch.int64).reshape(-1, 2)
+        self.held = held
 
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def select(self, rows: Sequence[int]) -> StoredFeatures:
-        """Give the features of some of the rows."""
-        chosen = StoredFeatures([], [], self._held)
-        chosen._shards, chosen._places = self._shards, self._places[list(rows)]
-        return chosen
-
-    def __getitem__(self, row: int) -> dict[str, Tensor]:
-        shard, at = self._places[row].tolist()
-        return {key: value[at] for key, value in self._shards[shard].items()}
-
-    def batch(self, rows: Sequence[int] | Tensor) -> dict[str, Tensor]:
-        """Give the features of some rows as a batch: a copy, gathered with one selection for each shard that has some.
-
-        Shape:
-            - returns: flat key to ``(len(rows), …)``.
-        """
-        places = self._places[torch.as_tensor(rows, dtype=torch.int64)]
+    def batch(self, rows: Tensor, keys: Collection[str] | None = None) -> dict[str, Tensor]:
+        """Give the features of some rows as a batch: a copy, one selection for each shard that has some of them."""
+        places = self.places[rows]
         which, at = places.unbind(1)
-        shards = [0] if len(self._shards) == 1 else torch.unique(which).tolist()
-        if len(shards) == 1:
-            return {key: value.index_select(0, at) for key, value in self._shards[shards[0]].items()}
+        needed = [0] if len(self.shards) == 1 else torch.unique(which).tolist()
         made: dict[str, Tensor] = {}
-        for shard in shards:
-            here = (which == shard).nonzero().squeeze(1)
-            for key, value in self._shards[shard].items():
+        for shard in needed:
+            here = None if len(needed) == 1 else (which == shard).nonzero().squeeze(1)
+            for key, value in self.shards[shard].items():
+                if keys is not None and key not in keys:
+                    continue
+                if here is None:
+                    made[key] = value.index_select(0, at)
+                    continue
                 if key not in made:
                     made[key] = value.new_empty((len(places), *value.shape[1:]))
                 made[key][here] = value.index_select(0, at[here])
         return made
 
+
+class StoredFeatures:
+    """The features of some rows, of all streams of a model.
+
+    Args:
+        parts: Stream to what its store has of the rows; all have the same number.
+        present: Stream to which rows have its input, ``(N,)`` bool; streams whose input no row may lack are left out.
+        count: The number of rows.
+    """
+
+    def __init__(self, parts: Mapping[str, StoredPart], present: Mapping[str, Tensor], count: int) -> None:
+        self._parts, self._present, self._rows = dict(parts), dict(present), torch.arange(count)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def select(self, rows: Sequence[int]) -> StoredFeatures:
+        """Give the features of some of the rows."""
+        chosen = StoredFeatures(self._parts, self._present, 0)
+        chosen._rows = self._rows[list(rows)]
+        return chosen
+
+    def __getitem__(self, row: int) -> dict[str, Tensor]:
+        return {key: value[0] for key, value in self.batch([row]).items()}
+
+    def batch(self, rows: Sequence[int] | Tensor) -> dict[str, Tensor]:
+        """Give the features of some rows as a batch.
+
+        Shape:
+            - returns: flat key to ``(len(rows), …)``.
+        """
+        chosen = self._rows[torch.as_tensor(rows, dtype=torch.int64)]
+        made = {f"{s}/{key}": value for s, part in self._parts.items() for key, value in part.batch(chosen).items()}
+        return made | {f"{stream}/present": there[chosen] for stream, there in self._present.items()}
+
     def whole(self, key: str) -> dict[str, Tensor]:
         """Give one of the features of all rows, as a batch."""
-        only = StoredFeatures([], [], self._held)
-        only._shards, only._places = [{key: shard[key]} for shard in self._shards], self._places
-        return only.batch(range(len(self)))
+        stream, _, inside = key.partition("/")
+        return {key: self._parts[stream].batch(self._rows, {inside})[inside]}
 
 
 def write_shard(folder: Path, shard: Shard) -> Path | None:
