@@ -41,7 +41,7 @@ from zoo.training.planning.schedules import Schedule
 from zoo.training.planning.settings import Settings
 from zoo.training.planning.table import tabulate
 from zoo.training.ranks import Ranks, hushed, join, tensors_of
-from zoo.training.resuming.continuing import check_folder, continued
+from zoo.training.resuming.continuing import check_folder, continued, own_folder
 from zoo.training.resuming.identity import rows_digest
 from zoo.training.rows.batches import Collator, Row
 from zoo.training.rows.sampling import BalancedRows, balanced_task
@@ -189,7 +189,7 @@ def fit(
         DataError: If the data cannot be used; nothing is trained then. Or if one of its files changes during the run.
         TrainingError: If a loss or gradient becomes NaN or infinite.
         PluginError: If a tracker is not installed.
-        BundleError: If a checkpoint's backbone cannot be put in the user's store.
+        BundleError: If a checkpoint's backbone cannot be put in the user's store, or another run trains in the folder.
         KeyboardInterrupt: After Ctrl-C; with ``checkpoint``, once one is written.
     """
     run = Settings.of(
@@ -272,7 +272,7 @@ def fit(
         elif run.solver == "lbfgs":
             solve(model, datasets["train"], run, history, place)
         else:
-            with on_standardised(model, datasets["train"], place), compiled(model, run):
+            with own_folder(run, ranks), on_standardised(model, datasets["train"], place), compiled(model, run):
                 keeper, resumed = continued(model, plan, parts, columns, run, history, ranks)
                 train(
                     model, plan, datasets, run, history, place, parts=parts, decides=decides, higher=higher,

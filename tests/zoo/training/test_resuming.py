@@ -412,3 +412,30 @@ def test_a_checkpoint_is_not_upgraded_into_something_that_no_run_goes_on_from(ke
         zoo.upgrade(path)
 
     assert zoo.inspect(path).kind == "checkpoint"
+
+
+def test_a_folder_in_which_a_run_trains_is_no_other_runs_to_go_on_in(two_heads, rows, tmp_path, monkeypatch):
+    """A run that is taken for dead while it still trains must not be gone on with beside it."""
+    folder, told = tmp_path / "run", []
+    step = Engine.training_step
+
+    def meanwhile(engine, *args, **given):
+        monkeypatch.setattr(Engine, "training_step", step)
+        for resume in (False, True):
+            if resume:
+                kept_before = sorted(folder.glob("checkpoint-*"))
+                (folder / "checkpoint-00000001").mkdir()
+            with pytest.raises(zoo.ZooError) as refused:
+                zoo.fit(two_heads(), rows(), checkpoint=folder, resume=resume, **PLAIN)
+            told.append(str(refused.value))
+            if resume:
+                (folder / "checkpoint-00000001").rmdir()
+                assert sorted(folder.glob("checkpoint-*")) == kept_before
+        return step(engine, *args, **given)
+
+    monkeypatch.setattr(Engine, "training_step", meanwhile)
+    zoo.fit(two_heads(), rows(), checkpoint=folder, **PLAIN)
+
+    assert told == [f"Another training runs in {folder}; wait for its end, or give another folder."] * 2
+    zoo.fit(two_heads(), rows(), checkpoint=folder, resume=True, **PLAIN)
+    assert len(list(folder.glob("checkpoint-*"))) == 2

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 
 from zoo.bundle.checkpoints import Checkpoint, Resting
+from zoo.claiming import claimed
 from zoo.contracts.method import Plan
 from zoo.data import Table
 from zoo.model import Model
@@ -18,7 +20,7 @@ from zoo.training.resuming.identity import check_run, identify
 from zoo.training.resuming.interrupting import Interrupts
 from zoo.training.resuming.runfolder import RunFolder
 
-__all__ = ["check_folder", "continued"]
+__all__ = ["check_folder", "continued", "own_folder"]
 
 log = logging.getLogger("zoo")
 
@@ -32,6 +34,26 @@ def check_folder(run: Settings) -> None:
     if run.checkpoint is not None:
         folder = RunFolder(run.checkpoint, run.keep_checkpoints)
         folder.check_there() if run.resume else folder.check_empty()
+
+
+@contextmanager
+def own_folder(run: Settings, ranks: Ranks) -> Iterator[None]:
+    """Keep other runs out of a run's folder while it trains; of several processes the first does so for all.
+
+    Raises:
+        BundleError: If another run trains in it.
+        ConfigError: If another run has ended in it since this one looked.
+        TrainingError: In the other processes, if the first one fails.
+    """
+    with ExitStack() as held:
+
+        def take() -> None:
+            if run.checkpoint is not None and ranks.first:
+                held.enter_context(claimed(run.checkpoint, "training"))
+                check_folder(run)
+
+        ranks.after_first(take)
+        yield
 
 
 def continued(
