@@ -16,6 +16,7 @@ from zoo.errors import BundleError, ConfigError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from zoo.bundle.digest import Record
     from zoo.bundle.tensors import TensorSet
     from zoo.model import Model
 
@@ -113,9 +114,17 @@ def adapter_configs(model: Model) -> dict[str, bytes]:
     return found
 
 
-def adapter_entries(model: Model, tensors: TensorSet) -> tuple[AdapterEntry, ...]:
-    """Give what a manifest says of a model's adapters."""
-    from zoo.bundle.digest import state_digest
+def adapter_entries(
+    model: Model, tensors: TensorSet, records: Mapping[str, Mapping[str, Record]]
+) -> tuple[AdapterEntry, ...]:
+    """Give what a manifest says of a model's adapters.
+
+    Args:
+        model: The model.
+        tensors: Its tensors.
+        records: File to name to record, of the adapters' files.
+    """
+    from zoo.bundle.digest import digest_records
 
     return tuple(
         AdapterEntry(
@@ -127,7 +136,7 @@ def adapter_entries(model: Model, tensors: TensorSet) -> tuple[AdapterEntry, ...
             targets=adapter.spec.targets,
             path=FOLDER + adapter.spec.name,
             peft=version("peft"),
-            state_digest=state_digest(tensors.of(f"{FOLDER}{adapter.spec.name}/{TENSORS}")),
+            state_digest=digest_records(tensors.completed(f"{FOLDER}{adapter.spec.name}/{TENSORS}", records)),
         )
         for adapter in model.adapters
     )

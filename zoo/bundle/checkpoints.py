@@ -153,7 +153,7 @@ def write_checkpoint(model: Model, path: Path, training: Training, state: Mappin
             model=model.spec,
             streams=tuple(model.spec.streams),
             components=components,
-            adapters=adapter_entries(model, tensors),
+            adapters=adapter_entries(model, tensors, records),
             files=files,
             bases={
                 stream: base.entry(tensors.files.get(f"backbones/{stream}/{NATIVE}", base.records))

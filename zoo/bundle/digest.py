@@ -21,6 +21,9 @@ __all__ = ["Record", "digest_records", "records_of", "state_digest"]
 PREFIX = "zsd1:blake3:"
 
 
+_quoted = json.JSONEncoder().encode
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """What the state digest knows of one tensor.
@@ -71,6 +74,7 @@ def digest_records(records: Mapping[str, Record]) -> str:
     whole = hasher()
     for name in sorted(records):
         record = records[name]
-        line = json.dumps([name, record.dtype, list(record.shape), record.blake3], separators=(",", ":"))
-        whole.update(line.encode("ascii") + b"\n")
+        shape = ",".join(map(str, record.shape))
+        line = f"[{_quoted(name)},{_quoted(record.dtype)},[{shape}],{_quoted(record.blake3)}]\n"  # JSON without spaces
+        whole.update(line.encode("ascii"))
     return PREFIX + str(whole.hexdigest())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
 from zoo.bundle.hashing import hasher
@@ -30,13 +30,16 @@ _proven: OrderedDict[str, Registry] = OrderedDict()
 """The digest of each structure that was rebuilt, with the plugins that built it."""
 
 
-def prove(model: Model, tensors: TensorSet, texts: Mapping[str, bytes], *, wanted: bool) -> Model | None:
+def prove(
+    model: Model, tensors: TensorSet, texts: Mapping[str, bytes], read: Callable[[], TensorSet], *, wanted: bool
+) -> Model | None:
     """Rebuild a model from what is written of it, unless its structure has been rebuilt before.
 
     Args:
         model: The model; of wrapped modules, copies are filled.
-        tensors: All its tensors, as they will be read.
+        tensors: All its tensors.
         texts: Path to content of the bundle's other files.
+        read: Gives the tensors as they were written.
         wanted: Whether the rebuilt model is needed in any case.
 
     Returns:
@@ -52,7 +55,7 @@ def prove(model: Model, tensors: TensorSet, texts: Mapping[str, bytes], *, wante
     plugins = registry()
     if not wanted and structure is not None and _proven.get(structure) is plugins:
         return None
-    rebuilt = rebuild(model.spec, tensors, texts=texts, where="memory", modules=own, adapters=adapters)
+    rebuilt = rebuild(model.spec, read(), texts=texts, where="memory", modules=own, adapters=adapters)
     if structure is not None:
         _proven[structure] = plugins
         while len(_proven) > MOST:

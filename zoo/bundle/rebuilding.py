@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,17 +43,27 @@ def states_of(model: Model) -> dict[str, Mapping[str, Tensor]]:
     """
     states: dict[str, Mapping[str, Tensor]] = {}
     for stream, backbone in model.backbones.items():
-        states[f"backbones/{stream}/{NATIVE}"] = backbone.native.state_dict()
-        own = {key: tensor for key, tensor in backbone.state_dict().items() if not key.startswith(_ELSEWHERE)}
-        if own:
+        whole: Mapping[str, Tensor] = backbone.state_dict()
+        inner = {key.removeprefix(_INNER): tensor for key, tensor in whole.items() if key.startswith(_INNER)}
+        states[f"backbones/{stream}/{NATIVE}"] = inner
+        if own := {key: tensor for key, tensor in whole.items() if not key.startswith(_ELSEWHERE)}:
             states[f"backbones/{stream}/{OWN}"] = own
     for name, head in model.heads.items():
         states[f"heads/{name}/{NATIVE}"] = head.state_dict()
     states |= adapter_states(model)
-    for key in model.state_dict():
-        if not key.startswith(("backbones.", "heads.")):
-            raise BundleError(f"A bundle keeps the tensors of backbones and heads; the model also has {key!r}.")
+    if (key := _elsewhere(model)) is not None:
+        raise BundleError(f"A bundle keeps the tensors of backbones and heads; the model also has {key!r}.")
     return states
+
+
+def _elsewhere(model: Model) -> str | None:
+    """Name a tensor that is in no backbone and no head; None if there is none."""
+    found: dict[str, Any] = {}
+    model._save_to_state_dict(found, "", True)
+    for name, child in model.named_children():
+        if name not in ("backbones", "heads"):
+            child.state_dict(destination=found, prefix=f"{name}.")
+    return next(iter(found), None)
 
 
 def rebuild(

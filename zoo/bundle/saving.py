@@ -151,8 +151,14 @@ def write(
     written = {name: folder.write(place + name, each) for name, each in streams.items()}
     files = {name: folder.write(place + name, data) for name, data in texts.items()} | written
     records = {name: streams[name].records for name in tensors.files if name in streams}
-    whole = {name: folder.tensors(place + name) if name in records else each for name, each in tensors.files.items()}
-    fields = _fields(model, replace(tensors, files=whole), records, texts, provenance, probe=probe)
+
+    def read() -> TensorSet:
+        """Give the tensors as they were written."""
+        own = {name: folder.tensors(place + name) for name in records}
+        return replace(tensors, files={**tensors.files, **own})
+
+    rebuilt = prove(model, tensors, texts, read, wanted=probe)
+    fields = _fields(model, tensors, records, rebuilt if probe else None, provenance)
     manifest = Manifest(**fields, kind="delta" if entries else "full", bases=entries, files=dict(files))
     files[MANIFEST] = folder.write(place + MANIFEST, dump(manifest))
     return {place + name: entry for name, entry in files.items()}
@@ -176,26 +182,23 @@ def _fields(
     model: Model,
     tensors: TensorSet,
     records: Mapping[str, Mapping[str, Record]],
-    texts: Mapping[str, bytes],
+    probed: Model | None,
     provenance: Any,
-    *,
-    probe: bool,
 ) -> dict[str, Any]:
-    """Give the manifest's fields that follow from the model, once it is known to rebuild."""
-    rebuilt = prove(model, tensors, texts, wanted=probe)
+    """Give the manifest's fields that follow from the model; ``probed`` is what the probe is run on."""
     components = components_of(model, tensors, records)
     return {
         "created": created(),
         "model": model.spec,
         "streams": tuple(model.spec.streams),
         "components": components,
-        "adapters": adapter_entries(model, tensors),
+        "adapters": adapter_entries(model, tensors, records),
         "tied": tensors.tied,
         "memory_formats": tensors.memory_formats,
         "frozen": {stream: tuple(sorted(stages)) for stream, stages in model.frozen().items() if stages},
         "provenance": provenance,
         "licenses": {name: s.backbone.license for name, s in model.spec.streams.items() if s.backbone.license},
-        "probe": make_probe(rebuilt) if probe and rebuilt is not None else None,
+        "probe": None if probed is None else make_probe(probed),
         "requires": required(model, components),
     }
 

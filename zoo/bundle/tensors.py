@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
+from operator import mul
 from typing import Any, TypeVar
 
 import torch
@@ -174,12 +175,19 @@ def _check_apart(spans: Mapping[int, list[tuple[int, int, str]]]) -> None:
 
 def _memory_format(tensor: Tensor) -> str | None:
     """Name the layout that a tensor's strides say, where it is not the plain one."""
+    if tensor.ndim not in (4, 5) or tensor.stride() == _plain_strides(tensor.shape):
+        return None
     for laying, memory_format in FORMATS.items():
         if tensor.ndim == (4 if laying == "channels_last" else 5) and tensor.numel():
             empty = torch.empty(tensor.shape, dtype=torch.int8, device="meta")
             if tensor.stride() == empty.to(memory_format=memory_format).stride() != empty.stride():
                 return laying
     return None
+
+
+def _plain_strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Give the strides of a tensor whose elements follow one another."""
+    return tuple(accumulate(shape[:0:-1], mul, initial=1))[::-1]
 
 
 def with_layout(tensor: Tensor, laying: str) -> Tensor:
