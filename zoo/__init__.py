@@ -73,7 +73,7 @@ _FACE = {
     "advise": ("zoo.advising.making", "advise"),
     "build": ("zoo.assembly", "build"),
     "chain": ("zoo.chaining.running", "chain"),
-    "check_options": ("zoo.spec", "check_options"),
+    "check_options": ("zoo.strict", "check_options"),
     "convert": ("zoo.converting.making", "convert"),
     "diff": ("zoo.remote", "diff"),
     "ensemble": ("zoo.ensembling.making", "ensemble"),
@@ -288,7 +288,7 @@ if TYPE_CHECKING:
     from zoo.spec import ModelSpec as ModelSpec
     from zoo.spec import StageSpec as StageSpec
     from zoo.spec import StreamSpec as StreamSpec
-    from zoo.spec import check_options as check_options
+    from zoo.strict import check_options as check_options
     from zoo.training.ensembles import fit_ensemble as fit_ensemble
     from zoo.training.judging.evaluation import evaluate as evaluate
     from zoo.training.judging.history import History as History

@@ -1,7 +1,7 @@
 """Specs: what is known of a backbone, a head and a model before any weight is loaded.
 
-Frozen dataclasses inside; at the boundary of a file pydantic reads and writes them strictly (:func:`to_json`,
-:func:`from_json`). One spec, three uses: ``build`` eats it, ``save`` writes it, ``load`` reads it.
+Frozen dataclasses inside; at the boundary of a file they are read and written strictly (:mod:`zoo.strict`). One spec,
+three uses: ``build`` eats it, ``save`` writes it, ``load`` reads it.
 """
 
 from __future__ import annotations
@@ -10,14 +10,11 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal
 
-from zoo.errors import ConfigError, UnknownName, nearest
+from zoo.errors import ConfigError, UnknownName
 from zoo.preprocessing import Preprocessing
 from zoo.rounded import Quantized
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
 
 __all__ = [
     "BackboneSpec",
@@ -29,8 +26,6 @@ __all__ = [
     "StageSpec",
     "StreamSpec",
     "Want",
-    "from_json",
-    "to_json",
 ]
 
 Modality = Literal["image", "text", "audio", "video", "image-text"]
@@ -337,62 +332,6 @@ def check_name(what: str, name: str) -> None:
     """
     if not (isinstance(name, str) and _NAME.fullmatch(name)):
         raise ConfigError(f"A {what}'s name must be 1 to 64 letters, digits, '_' or '-', got {name!r}.")
-
-
-def check_options(what: str, given: Mapping[str, Any], known: Mapping[str, Any] | set[str]) -> None:
-    """Refuse options that nobody would read.
-
-    Args:
-        what: Who has the options, for the message, such as a reference.
-        given: The options that came.
-        known: The options that it takes.
-
-    Raises:
-        UnknownName: If an option is not known; the message lists the nearest.
-    """
-    for option in given:
-        if option not in known:
-            near = nearest(option, known) or sorted(known)[:8]
-            raise UnknownName(f"{what} has no option {option!r}; it takes {', '.join(near) or 'none'}.")
-
-
-Spec = TypeVar("Spec")
-_ADAPTERS: dict[type, Any] = {}
-
-
-def adapter(spec: type[Spec]) -> TypeAdapter[Spec]:
-    """Give the pydantic adapter of a dataclass, which refuses unknown keys at every level."""
-    if spec not in _ADAPTERS:
-        from pydantic import TypeAdapter
-
-        _ADAPTERS[spec] = TypeAdapter(spec)
-    return _ADAPTERS[spec]
-
-
-def to_json(spec: Any) -> Any:
-    """Write a spec as plain JSON values."""
-    return adapter(type(spec)).dump_python(spec, mode="json")
-
-
-def from_json(spec: type[Spec], data: Any) -> Spec:
-    """Read a spec from plain JSON values, strictly: no unknown key, no conversion of types.
-
-    Raises:
-        ConfigError: If the data does not follow the spec; the message has the path of the first fault.
-    """
-    import json
-
-    from pydantic import ValidationError
-
-    try:
-        return adapter(spec).validate_json(json.dumps(data, allow_nan=False), strict=True)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        path = "".join(f"{step}: " for step in [".".join(str(step) for step in fault["loc"])] if step)
-        reason = str(fault["ctx"]["error"]) if fault["type"] == "value_error" else f"{fault['msg']}."
-        raise ConfigError(f"{spec.__name__}: {path}{reason}") from error
-    except ValueError as error:
-        raise ConfigError(f"{spec.__name__}: {error}") from error
 
 
 _STRICT = {"extra": "forbid", "allow_inf_nan": False}

@@ -21,7 +21,8 @@ from zoo.contracts.provider import Provider
 from zoo.errors import ConfigError
 from zoo.reference import Reference
 from zoo.registry import Plugin, registry
-from zoo.spec import BackboneSpec, from_json, to_json
+from zoo.spec import BackboneSpec
+from zoo.strict import from_json, to_json
 
 __all__ = ["spec_of"]
 

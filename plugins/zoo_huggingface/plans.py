@@ -17,7 +17,7 @@ from transformers import CONFIG_MAPPING
 
 from zoo.errors import ConfigError, UnknownName
 from zoo.reference import OptionValue, Reference
-from zoo.spec import check_options
+from zoo.strict import check_options
 from zoo_huggingface.quiet import quiet
 from zoo_huggingface.rules import COMPOSITES, GENERIC, MENDED_PARTS, PARTS, RULES, Rule
 from zoo_huggingface.sources import first_line, known_type

@@ -13,7 +13,8 @@ from zoo.augmentation import Augmentation
 from zoo.contracts.method import FROZEN, Method, Plan, StageState
 from zoo.contracts.outline import BackboneOutline
 from zoo.errors import ConfigError, UnknownName, nearest
-from zoo.spec import BackboneSpec, from_json, to_json
+from zoo.spec import BackboneSpec
+from zoo.strict import from_json, to_json
 from zoo_methods.self_supervising.barlow_twins import BarlowTwins
 from zoo_methods.self_supervising.byol import BYOL
 from zoo_methods.self_supervising.dino import DINO

@@ -7,7 +7,7 @@ from typing import Any
 
 from zoo.augmentation import Augmentation
 from zoo.errors import ConfigError
-from zoo.spec import from_json, to_json
+from zoo.strict import from_json, to_json
 
 __all__ = ["read_view", "tell_view"]
 

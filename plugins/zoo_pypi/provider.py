@@ -17,7 +17,8 @@ from zoo.errors import ConfigError, UnknownName, nearest
 from zoo.preprocessing import Preprocessing
 from zoo.reference import Reference
 from zoo.registry import registry
-from zoo.spec import BackboneSpec, check_options
+from zoo.spec import BackboneSpec
+from zoo.strict import check_options
 from zoo_pypi.packages import PACKAGES, Package
 from zoo_pypi.store import read_weights
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from zoo.errors import ConfigError, UnknownName
 from zoo.reference import Reference
-from zoo.spec import check_options
+from zoo.strict import check_options
 from zoo_timm.blocks import BLOCK_OPTIONS, check_blocks, plan_blocks
 
 __all__ = ["OPTIONS", "check_arguments", "check_obeyed", "plan_construction", "refuse_smuggled"]

@@ -16,7 +16,8 @@ from zoo.contracts.provider import Provider
 from zoo.contracts.weights import read_weights
 from zoo.errors import ConfigError, UnknownName, WeightsError
 from zoo.reference import Reference
-from zoo.spec import BackboneSpec, check_options
+from zoo.spec import BackboneSpec
+from zoo.strict import check_options
 from zoo_torchvision.anatomy import Anatomy
 from zoo_torchvision.backbone import TorchvisionBackbone
 from zoo_torchvision.families import FAMILIES

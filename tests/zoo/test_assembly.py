@@ -16,7 +16,8 @@ from zoo.assembly import _wants, assemble, context_of, plan_model
 from zoo.contracts.features import Want
 from zoo.contracts.head import Head, HeadConfig, Needs, zero_loss
 from zoo.errors import CapabilityError, ConfigError, InvalidReference, UnknownName, WeightsError, ZooError
-from zoo.spec import HeadSpec, ModelSpec, from_json, to_json
+from zoo.spec import HeadSpec, ModelSpec
+from zoo.strict import from_json, to_json
 from zoo_timm.provider import TimmProvider
 
 CLASSES = {"classes": ["cat", "dog"]}

@@ -17,7 +17,7 @@ from torchvision.transforms import InterpolationMode, v2
 from zoo.augmentation import Augmentation
 from zoo.errors import ConfigError, DataError, UnknownName
 from zoo.preprocessing import Preprocessing
-from zoo.spec import from_json, to_json
+from zoo.strict import from_json, to_json
 
 RECIPE = Preprocessing(size=(48, 40), resize=(56,), interpolation="bilinear")
 CHANCE = st.floats(0, 1)

@@ -15,7 +15,7 @@ from PIL import Image
 from zoo.errors import ConfigError, DataError, ShapeError
 from zoo.preprocessing import Preprocessing
 from zoo.preprocessing.geometry import RULES
-from zoo.spec import from_json, to_json
+from zoo.strict import from_json, to_json
 
 SIDE = st.integers(1, 90)
 LEVEL = st.integers(0, 255)

@@ -10,20 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zoo.assembly import plan_model
+from zoo.chaining.recipe import Chain
 from zoo.errors import ConfigError, UnknownName
 from zoo.preprocessing import Preprocessing
-from zoo.spec import (
-    BackboneSpec,
-    HeadSpec,
-    InputSpec,
-    ModelSpec,
-    StageSpec,
-    StreamSpec,
-    check_name,
-    check_options,
-    from_json,
-    to_json,
-)
+from zoo.spec import BackboneSpec, HeadSpec, InputSpec, ModelSpec, StageSpec, StreamSpec, check_name
+from zoo.strict import check_options, from_json, to_json
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,20}", fullmatch=True)
 JSON = st.recursive(
@@ -61,6 +52,41 @@ def backbone(**changes) -> BackboneSpec:
 def model() -> ModelSpec:
     head = HeadSpec(type="classifier", name="kind", config={"classes": ["a", "b"]})
     return ModelSpec(streams={"main": StreamSpec(backbone=backbone())}, heads=(head,))
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "sentence"),
+    [
+        (HeadSpec, {"type": "a", "name": "b", "confg": {}}, "HeadSpec has no key 'confg'; it takes config."),
+        (HeadSpec, {"typ": "a", "name": "b"}, "HeadSpec has no key 'typ'; it takes type."),
+        (HeadSpec, {"name": "b"}, "HeadSpec: type: Field required."),
+        (HeadSpec, {"type": "a", "name": "b", "zzz": 1}, "HeadSpec has no key 'zzz'; it takes type, name, config"),
+        (
+            ModelSpec,
+            {"streams": {}, "heads": [{"type": "a", "nam": "b"}]},
+            "ModelSpec: heads.0 has no key 'nam';",
+        ),
+        (
+            ModelSpec,
+            {"streams": {"main": {"backbon": {}}}, "heads": []},
+            "ModelSpec: streams.main has no key 'backbon';",
+        ),
+        (
+            Chain,
+            {"data": "x", "model": {"backbone": "a:b"}, "steps": [{"name": "a", "quantise": {}}]},
+            "Chain: steps.0 has no key 'quantise'; it takes quantize.",
+        ),
+        (
+            Chain,
+            {"data": "x", "model": {"bakbone": "a:b"}, "steps": []},
+            "Chain: model has no key 'bakbone';",
+        ),
+    ],
+)
+def test_a_key_that_nobody_knows_is_told_with_its_place_and_the_nearest(kind, data, sentence):
+    with pytest.raises(ConfigError) as refused:
+        from_json(kind, data)
+    assert str(refused.value).startswith(sentence)
 
 
 @given(HEADS)
@@ -109,7 +135,7 @@ def test_an_unknown_key_is_refused_at_any_depth(path):
     data = to_json(model())
     at(data, path)["surprise"] = 1
 
-    with pytest.raises(ConfigError, match=r"^ModelSpec: .*surprise: "):
+    with pytest.raises(ConfigError, match=r"^ModelSpec(: \S+)? has no key 'surprise'; it takes "):
         from_json(ModelSpec, data)
 
 

@@ -18,7 +18,8 @@ from zoo.bundle.manifest import EnsembleManifest, Manifest, MemberEntry
 from zoo.bundle.paths import bundle_path
 from zoo.bundle.states import TensorRow, compare_tensors
 from zoo.errors import BundleError
-from zoo.spec import HeadSpec, to_json
+from zoo.spec import HeadSpec
+from zoo.strict import to_json
 
 __all__ = ["BundleDiff", "Change", "LabelChange", "diff"]
 

@@ -17,7 +17,7 @@ from zoo.bundle.tensors import encode, snapshot
 from zoo.ensembling.ensemble import Ensemble
 from zoo.errors import BundleError
 from zoo.model import Model
-from zoo.spec import to_json
+from zoo.strict import to_json
 
 __all__ = ["save_ensemble"]
 

@@ -18,7 +18,8 @@ from zoo.bundle.manifest import EnsembleManifest, Manifest, MemberEntry, PluginE
 from zoo.bundle.paths import bundle_path
 from zoo.errors import BundleError, ZooError
 from zoo.registry import registry
-from zoo.spec import HeadSpec, StreamSpec, to_json
+from zoo.spec import HeadSpec, StreamSpec
+from zoo.strict import to_json
 
 __all__ = [
     "HeadFacts",

@@ -20,7 +20,8 @@ from zoo.bundle.paths import DELTA, MANIFEST, NATIVE, OWN, STATES, check_paths, 
 from zoo.bundle.plain_json import canonical, parse, plain
 from zoo.ensembling.spec import EnsembleSpec
 from zoo.errors import BundleError, ConfigError
-from zoo.spec import BackboneSpec, ModelSpec, from_json, to_json
+from zoo.spec import BackboneSpec, ModelSpec
+from zoo.strict import from_json, to_json
 
 __all__ = [
     "AdapterEntry",

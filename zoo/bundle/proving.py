@@ -18,7 +18,7 @@ from zoo.bundle.rebuilding import rebuild
 from zoo.bundle.tensors import TensorSet
 from zoo.model import Model
 from zoo.registry import Registry, registry
-from zoo.spec import to_json
+from zoo.strict import to_json
 from zoo.wrapping import WRAPPED
 
 __all__ = ["prove"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from zoo.bundle.manifest import CheckpointManifest, EnsembleManifest, Manifest
-from zoo.spec import adapter
+from zoo.strict import adapter
 
 __all__ = ["manifest_schema"]
 

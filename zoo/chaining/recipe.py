@@ -12,7 +12,7 @@ from typing import Any
 from zoo.chaining.acting import ACTS
 from zoo.errors import ConfigError, UnknownName, nearest
 from zoo.registry import registry
-from zoo.spec import check_options, from_json
+from zoo.strict import check_options, from_json
 
 __all__ = ["Built", "Chain", "ChainStep", "read_chain"]
 
@@ -198,12 +198,7 @@ def read_chain(path: str | Path) -> Chain:
     if not isinstance(found, Mapping):
         raise ConfigError(f"{path} must hold data, model and steps by name.")
     check_options(f"The chain {path}", found, {field.name for field in fields(Chain)})
-    try:
-        return from_json(Chain, found)
-    except UnknownName:
-        raise
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {str(error).removeprefix('Chain: ')}") from error
+    return from_json(Chain, found, called=str(path))
 
 
 def told(chain: Chain, number: int) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def read_augmentation(text: str | None) -> Augmentation:
         0.5
     """
     from zoo.augmentation import Augmentation
-    from zoo.spec import from_json
+    from zoo.strict import from_json
 
     if text is None or not text.lstrip().startswith("{"):
         return Augmentation.of(text)

@@ -170,7 +170,7 @@ def _known_rows(entry: CatalogEntry) -> list[tuple[str, object]]:
 
 def _spec(found: Resolution) -> dict[str, Any]:
     from zoo.registry import registry
-    from zoo.spec import to_json
+    from zoo.strict import to_json
 
     full: dict[str, Any] = to_json(registry().provider(found.reference.provider).spec(found.reference))
     return full

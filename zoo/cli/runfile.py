@@ -12,7 +12,7 @@ import typer
 
 from zoo.cli.output import say_json, speaks
 from zoo.errors import ConfigError
-from zoo.spec import check_options, from_json
+from zoo.strict import check_options, from_json
 
 __all__ = ["RunFile", "read_run", "schema", "take_file"]
 
@@ -159,10 +159,7 @@ def read_run(path: Path) -> dict[str, Any]:
     if not isinstance(found, Mapping):
         raise ConfigError(f"--file {path} must hold options by name, such as 'backbone: timm:vit'; see zoo schema.")
     check_options(f"The run file {path}", found, {field.name for field in fields(RunFile)})
-    try:
-        run = from_json(RunFile, found)
-    except ConfigError as error:
-        raise ConfigError(f"--file {path}: {str(error).removeprefix('RunFile: ')}") from error
+    run = from_json(RunFile, found, called=f"--file {path}")
     said = {field.name: value for field in fields(RunFile) if (value := getattr(run, field.name)) is not None}
     return _as_typed(said)
 
@@ -210,7 +207,7 @@ def schema(
     """Print the JSON schema of the files that zoo fit --file or zoo chain reads, or of a bundle's manifest."""
     from zoo.bundle.schema import manifest_schema
     from zoo.chaining.recipe import Chain
-    from zoo.spec import adapter
+    from zoo.strict import adapter
 
     if what == "bundle":
         return say_json(manifest_schema())

@@ -20,7 +20,8 @@ from zoo.contracts.needs import Needs
 from zoo.contracts.settings import plain
 from zoo.contracts.sharing import Shared
 from zoo.errors import CapabilityError, ConfigError
-from zoo.spec import BackboneSpec, HeadSpec, check_options, from_json
+from zoo.spec import BackboneSpec, HeadSpec
+from zoo.strict import check_options, from_json
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
@@ -101,10 +102,7 @@ class Head(nn.Module, ABC):
         """
         who = f"The head {spec.name!r} ({spec.type})"
         check_options(who, spec.config, {f.name for f in fields(cls.Config)})
-        try:
-            return from_json(cls.Config, plain(spec.config))
-        except ConfigError as error:
-            raise ConfigError(f"{who}: {str(error).removeprefix(cls.Config.__name__ + ': ')}") from error
+        return from_json(cls.Config, plain(spec.config), called=who)
 
     @classmethod
     @abstractmethod

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from zoo.contracts.outline import BackboneOutline
 from zoo.errors import ConfigError
-from zoo.spec import check_options
+from zoo.strict import check_options
 
 if TYPE_CHECKING:
     from zoo.contracts.objective import Objective

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from zoo.errors import ConfigError
 from zoo.model import Model
-from zoo.spec import ModelSpec, to_json
+from zoo.spec import ModelSpec
+from zoo.strict import to_json
 
 __all__ = ["averaged", "check_alike"]
 

@@ -21,7 +21,7 @@ from zoo.searching.scores import read_scores
 from zoo.searching.screening import first_of, screen
 from zoo.searching.spaces import Space, read_space
 from zoo.searching.trying import Study, plain
-from zoo.spec import check_options
+from zoo.strict import check_options
 from zoo.training.fitting import fit
 from zoo.training.resuming.identity import rows_digest
 

@@ -13,7 +13,7 @@ from typing import Any
 from zoo.errors import ConfigError, PluginError, UnknownName, nearest
 from zoo.searching.choices import Choice, Range, label
 from zoo.searching.spaces import Candidate, Space
-from zoo.spec import check_options
+from zoo.strict import check_options
 
 __all__ = ["SAMPLERS", "Proposer", "check_sampler", "seed_of"]
 

@@ -11,7 +11,7 @@ from zoo.catalog import list_backbones, resolve
 from zoo.errors import ConfigError, UnknownName
 from zoo.reference import Reference
 from zoo.searching.choices import Choice, Pick, Range, label, one_of, read_choice, read_range
-from zoo.spec import check_options
+from zoo.strict import check_options
 
 __all__ = ["BlockSpace", "BlockStage", "Candidate", "Space", "ZooSpace", "read_space"]
 

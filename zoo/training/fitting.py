@@ -20,7 +20,7 @@ from zoo.data import Table, check_labels, split_table
 from zoo.errors import ConfigError, UnknownName
 from zoo.model import Model
 from zoo.registry import registry
-from zoo.spec import check_options
+from zoo.strict import check_options
 from zoo.training.compiling import check_compiler, compiled
 from zoo.training.datasets import make_datasets, prefixes_of
 from zoo.training.dividing import turns

@@ -18,7 +18,7 @@ from zoo.data import Table, check_labels, placed, split_table
 from zoo.errors import ConfigError, PluginError
 from zoo.model import Model
 from zoo.registry import registry
-from zoo.spec import check_options
+from zoo.strict import check_options
 from zoo.training.following import follow
 from zoo.training.judging.evaluation import pick_device
 from zoo.training.learning import learn_features

@@ -14,7 +14,8 @@ from zoo.contracts.backbone import Backbone, StageMap
 from zoo.contracts.examples import example_inputs
 from zoo.contracts.features import Features, Want
 from zoo.errors import CapabilityError, ConfigError, ShapeError, UnknownName
-from zoo.spec import BackboneSpec, from_json
+from zoo.spec import BackboneSpec
+from zoo.strict import from_json
 from zoo.wrapping.taps import Taps
 
 __all__ = ["WRAPPED", "Layout", "Pooling", "Recipe", "WrappedBackbone", "rewrap"]

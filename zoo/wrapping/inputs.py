@@ -12,7 +12,8 @@ from torch import Tensor
 from zoo.contracts.examples import example_input
 from zoo.errors import ConfigError
 from zoo.preprocessing import Preprocessing
-from zoo.spec import InputSpec, check_options
+from zoo.spec import InputSpec
+from zoo.strict import check_options
 
 __all__ = ["Given", "read_inputs"]
 

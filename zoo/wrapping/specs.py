@@ -11,7 +11,8 @@ from zoo.contracts.weights import norm_kinds
 from zoo.errors import ConfigError
 from zoo.preprocessing import Preprocessing
 from zoo.reference import Reference
-from zoo.spec import BackboneSpec, InputSpec, Modality, StageSpec, to_json
+from zoo.spec import BackboneSpec, InputSpec, Modality, StageSpec
+from zoo.strict import to_json
 from zoo.wrapping.backbone import WRAPPED, Output, Pooling, Recipe
 from zoo.wrapping.layouts import Seen
 from zoo.wrapping.looking import Look

@@ -29,7 +29,7 @@ from zoo import (
     WeightsError,
     fit_weights,
 )
-from zoo.spec import check_options
+from zoo.strict import check_options
 from zoo_acme.network import TinyNet
 
 __all__ = ["AcmeProvider", "TinyNetBackbone"]

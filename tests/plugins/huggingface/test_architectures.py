@@ -14,7 +14,8 @@ from transformers import AutoConfig, AutoModel
 from zoo.contracts.backbone import Backbone
 from zoo.contracts.features import Want
 from zoo.reference import Reference
-from zoo.spec import BackboneSpec, from_json, to_json
+from zoo.spec import BackboneSpec
+from zoo.strict import from_json, to_json
 from zoo_huggingface.provider import HuggingFaceProvider
 
 PROVIDER = HuggingFaceProvider()

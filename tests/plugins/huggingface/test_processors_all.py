@@ -15,7 +15,8 @@ from transformers.models.auto.image_processing_auto import (
 
 from zoo.errors import ConfigError
 from zoo.preprocessing import Preprocessing
-from zoo.spec import InputSpec, from_json, to_json
+from zoo.spec import InputSpec
+from zoo.strict import from_json, to_json
 from zoo_huggingface.pictures import Pictures
 from zoo_huggingface.processors import as_preprocessing, as_processor
 from zoo_huggingface.quiet import quiet

@@ -18,7 +18,8 @@ from zoo.contracts.backbone import Backbone
 from zoo.contracts.features import Want
 from zoo.errors import ConfigError, ShapeError
 from zoo.reference import Reference
-from zoo.spec import BackboneSpec, from_json, to_json
+from zoo.spec import BackboneSpec
+from zoo.strict import from_json, to_json
 from zoo_huggingface.provider import HuggingFaceProvider
 from zoo_huggingface.rules import RULES
 

@@ -17,7 +17,8 @@ from transformers import AutoConfig
 from zoo.contracts.backbone import Backbone
 from zoo.contracts.features import Want
 from zoo.reference import Reference
-from zoo.spec import BackboneSpec, from_json, to_json
+from zoo.spec import BackboneSpec
+from zoo.strict import from_json, to_json
 from zoo_huggingface.provider import HuggingFaceProvider
 
 TABLE = runpy.run_path(str(Path(__file__).with_name("vision_cases.py")))

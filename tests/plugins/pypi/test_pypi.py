@@ -18,7 +18,8 @@ from zoo.catalog import read, resolve
 from zoo.contracts.features import Want
 from zoo.errors import UnknownName, WeightsError
 from zoo.reference import Reference
-from zoo.spec import BackboneSpec, from_json, to_json
+from zoo.spec import BackboneSpec
+from zoo.strict import from_json, to_json
 from zoo.testing.backbones import check_backbone
 from zoo_pypi import store
 from zoo_pypi.packages import PACKAGES

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from zoo.catalog import resolve
 from zoo.contracts.features import Features, Want
 from zoo.reference import Reference
-from zoo.spec import BackboneSpec, from_json, to_json
+from zoo.spec import BackboneSpec
+from zoo.strict import from_json, to_json
 from zoo.testing import check_backbone
 from zoo.testing.backbones import example_inputs
 from zoo_timm.backbone import TimmBackbone

@@ -13,7 +13,8 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from zoo.contracts.features import Want
 from zoo.errors import CapabilityError, ShapeError
-from zoo.spec import BackboneSpec, from_json, to_json
+from zoo.spec import BackboneSpec
+from zoo.strict import from_json, to_json
 
 MAPS = Want(maps=("stem", "s2", "s4"))
 

@@ -9,7 +9,7 @@ from scipy.stats import entropy
 
 import zoo
 from zoo.errors import BundleError, ConfigError, DataError, InvalidReference, ShapeError, UnknownName
-from zoo.spec import from_json, to_json
+from zoo.strict import from_json, to_json
 
 
 def chances(rows, task="pet"):

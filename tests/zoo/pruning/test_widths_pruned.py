@@ -13,7 +13,7 @@ from zoo.assembly import assemble
 from zoo.data import Column, Table, TensorSample
 from zoo.errors import BundleError, ConfigError
 from zoo.pruning.measuring import macs_of
-from zoo.spec import from_json, to_json
+from zoo.strict import from_json, to_json
 
 SIDE, FIRST, SECOND = 8, 16, 32
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from zoo.errors import ZooError
 from zoo.reference import Reference
-from zoo.spec import BackboneSpec, from_json, to_json
+from zoo.spec import BackboneSpec
+from zoo.strict import from_json, to_json
 from zoo.testing.backbones.check import Unfit, check
 from zoo.testing.backbones.subject import Subject
 from zoo.testing.rules import rule

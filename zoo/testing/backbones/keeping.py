@@ -18,7 +18,8 @@ from zoo.assembly import build
 from zoo.bundle import save
 from zoo.bundle.loading import load_model
 from zoo.contracts.backbone import Backbone
-from zoo.spec import BackboneSpec, from_json, to_json
+from zoo.spec import BackboneSpec
+from zoo.strict import from_json, to_json
 from zoo.testing.backbones.check import Unfit, check
 from zoo.testing.backbones.preparing import prepared, sample_for
 from zoo.testing.backbones.subject import Subject, everything, tensors_of

@@ -19,7 +19,8 @@ from zoo.contracts.blocks import layer_of
 from zoo.contracts.features import Features
 from zoo.errors import ConfigError
 from zoo.model import Model
-from zoo.spec import BackboneSpec, to_json
+from zoo.spec import BackboneSpec
+from zoo.strict import to_json
 from zoo.training.features.flat import to_flat
 from zoo.training.features.replay import Prefix, record
 from zoo.wrapping import WrappedBackbone

@@ -10,7 +10,7 @@ import torch
 from torch.optim import Optimizer
 
 from zoo.errors import ConfigError, UnknownName, nearest
-from zoo.spec import check_options
+from zoo.strict import check_options
 
 __all__ = ["REFUSED", "MakesOptimizer", "check_optimizer", "make_optimizer", "optimizers"]
 

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from zoo.contracts.method import Plan
 from zoo.errors import ConfigError, UnknownName, nearest
-from zoo.spec import check_options
+from zoo.strict import check_options
 from zoo.training.planning.groups import rate_in
 
 __all__ = [

@@ -11,8 +11,8 @@ from typing import Any
 from zoo.contracts.method import Method, Plan, StageState
 from zoo.model import Model
 from zoo.registry import registry
-from zoo.spec import check_options
 from zoo.stages import heads_named
+from zoo.strict import check_options
 from zoo.training.planning.groups import HEADS, Slot, slots
 from zoo.training.planning.making import make_plan
 from zoo.training.planning.optimizers import MakesOptimizer

@@ -16,7 +16,7 @@ from zoo.bundle.plain_json import canonical, plain
 from zoo.data import DatasetSample, FileSample, Sample, Table
 from zoo.errors import ConfigError
 from zoo.model import Model
-from zoo.spec import to_json
+from zoo.strict import to_json
 from zoo.training.judging.history import History
 from zoo.training.ranks import world_size
 
