@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -139,20 +139,39 @@ class FeatureStore:
         batch_size: int | None,
     ) -> Iterator[tuple[Sequence[int], dict[str, Tensor]]]:
         """Give rows and their features of some streams, a shard at a time."""
-        batch = batch_size or _batch_size(device)
+        batches = _batches(len(todo), batch_size or _batch_size(device))
         parts: list[dict[str, Tensor]] = []
-        size = begun = done = 0
-        with self.through.ready(device), torch.no_grad(), ThreadPoolExecutor(max_workers=4) as pool:
-            while done < len(todo):
-                wanted = todo[done : done + min(batch, SHARD_ROWS - (done - begun))]
-                made = self.through.run(placed(prepare(wanted, pool), device), streams)
+        size = begun = 0
+        with self.through.ready(device), torch.no_grad():
+            for part, inputs in _ahead(batches, lambda part, pool: prepare(todo[part.start : part.stop], pool)):
+                made = self.through.run(placed(inputs, device), streams)
                 parts.append({key: value.cpu().contiguous() for key, value in made.items() if not key.endswith(_GAPS)})
                 size += sum(value.nbytes for value in parts[-1].values())
-                done += len(wanted)
-                self.computed += len(wanted)
-                if done == len(todo) or size >= SHARD_BYTES or done - begun >= SHARD_ROWS:
-                    yield todo[begun:done], {key: torch.cat([one[key] for one in parts]) for key in parts[0]}
-                    parts, size, begun = [], 0, done
+                self.computed += len(part)
+                if part.stop == len(todo) or size >= SHARD_BYTES or part.stop % SHARD_ROWS == 0:
+                    yield todo[begun : part.stop], {key: torch.cat([one[key] for one in parts]) for key in parts[0]}
+                    parts, size, begun = [], 0, part.stop
+
+
+def _batches(rows: int, batch: int) -> Iterator[range]:
+    """Divide rows into batches, none of which goes over the end of a shard."""
+    for begin in range(0, rows, SHARD_ROWS):
+        stop = min(begin + SHARD_ROWS, rows)
+        yield from (range(at, min(at + batch, stop)) for at in range(begin, stop, batch))
+
+
+def _ahead(
+    batches: Iterable[range], prepare: Callable[[range, ThreadPoolExecutor], Any]
+) -> Iterator[tuple[range, Any]]:
+    """Give each batch with its inputs, which are prepared while those of the batch before it are computed."""
+    with ThreadPoolExecutor(max_workers=4) as pool, ThreadPoolExecutor(max_workers=1) as beside:
+        coming: tuple[range, Future[Any]] | None = None
+        for part in batches:
+            here, coming = coming, (part, beside.submit(prepare, part, pool))
+            if here is not None:
+                yield here[0], here[1].result()
+        if coming is not None:
+            yield coming[0], coming[1].result()
 
 
 class _Store:
