@@ -11,6 +11,7 @@ import gc
 import signal
 import sys
 import types
+import zlib
 from collections.abc import Callable
 
 import accelerate.utils.memory
@@ -26,10 +27,21 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job of a shell'
 torch.set_num_threads(1)  # the runner has as many processes as there are cores
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put files with slow tests first: processes that share the files then end at about the same time."""
+    """Leave most of the long lists to the soak; put files with slow tests first, so that processes end together."""
+    for item in items:
+        thin = item.get_closest_marker("thin")
+        if thin is not None and item.get_closest_marker("slow") and not _is_tried(item, *thin.args):
+            item.add_marker(pytest.mark.soak)
     heavy = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in heavy)
+
+
+def _is_tried(item: pytest.Item, most: int) -> bool:
+    """Say whether a case of a list is the one in so many that is always tried; all tests of a case say the same."""
+    case = getattr(item, "callspec", None)
+    return case is None or zlib.crc32(case.id.encode()) % most == 0
 
 
 accelerate.utils.memory.clear_device_cache = lambda garbage_collection=False: None

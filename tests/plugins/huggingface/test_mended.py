@@ -87,6 +87,7 @@ def small(name: str) -> dict[str, Any]:
     return {key: value for key, value in {**_SMALL, **FIELDS[name]}.items() if value is not None}
 
 
+@pytest.mark.thin(3)
 @pytest.mark.parametrize("name", some(FIELDS))
 @torch.no_grad()
 def test_a_small_one_gives_what_the_librarys_own_class_gives(name):

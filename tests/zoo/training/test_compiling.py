@@ -46,8 +46,10 @@ def losses(history):
     [
         {"method": "partial", "epochs": 1, "ema": 0.8},
         pytest.param({"method": "gradual_unfreezing", "epochs": 3, "ema": 0.8}, marks=pytest.mark.slow),
-        pytest.param({"method": "lora"}, marks=pytest.mark.slow),
-        pytest.param({"method": "feature_extraction", "augmentation": "light"}, marks=pytest.mark.slow),
+        pytest.param({"method": "lora"}, marks=[pytest.mark.slow, pytest.mark.soak]),
+        pytest.param(
+            {"method": "feature_extraction", "augmentation": "light"}, marks=[pytest.mark.slow, pytest.mark.soak]
+        ),
     ],
     ids=lambda settings: settings["method"],
 )
