@@ -71,10 +71,9 @@ def from_json(spec: type[Spec], data: Any, *, called: str | None = None) -> Spec
     except ValidationError as error:
         fault, *others = error.errors()
         beside = [one for one in (fault, *others) if one["loc"][:-1] == fault["loc"][:-1]]
-        if unknown := [one["loc"] for one in beside if one["type"] == "unexpected_keyword_argument"]:
-            raise ConfigError(
-                f"{called}{_unknown_key(spec, unknown[0])}"
-            ) from error  # where a key is misspelt, it is missing, too
+        unknown = [one["loc"] for one in beside if one["type"] == "unexpected_keyword_argument"]
+        if unknown:  # where a key is misspelt, it is missing, too
+            raise ConfigError(f"{called}{_unknown_key(spec, unknown[0])}") from error
         path = "".join(f"{step}: " for step in [".".join(str(step) for step in fault["loc"])] if step)
         reason = str(fault["ctx"]["error"]) if fault["type"] == "value_error" else f"{fault['msg']}."
         raise ConfigError(f"{called}: {path}{reason}") from error
@@ -84,9 +83,9 @@ def from_json(spec: type[Spec], data: Any, *, called: str | None = None) -> Spec
 
 def _unknown_key(spec: type, place: Sequence[Any]) -> str:
     """Say which key nobody knows, and which keys there are."""
-    *above, key = place
-    known = _keys(spec, above)
-    told = nearest(str(key), known) or known[:8]
+    *above, found = place
+    known, key = _keys(spec, above), str(found)[:80]  # a stranger's key may be of any length
+    told = nearest(key, known) or known[:8]
     where = ": " + ".".join(map(str, above)) if above else ""
     return f"{where} has no key {key!r}" + (f"; it takes {', '.join(told)}." if told else ".")
 

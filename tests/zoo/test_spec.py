@@ -54,6 +54,12 @@ def model() -> ModelSpec:
     return ModelSpec(streams={"main": StreamSpec(backbone=backbone())}, heads=(head,))
 
 
+def test_a_key_of_a_million_letters_is_told_in_short():
+    with pytest.raises(ConfigError) as refused:
+        from_json(HeadSpec, {"type": "a", "name": "b", "confg" * 10**6: {}})
+    assert len(str(refused.value)) < 200
+
+
 @pytest.mark.parametrize(
     ("kind", "data", "sentence"),
     [
