@@ -86,7 +86,7 @@ def _unknown_key(spec: type, place: Sequence[Any]) -> str:
     *above, found = place
     known, key = _keys(spec, above), str(found)[:80]  # a stranger's key may be of any length
     told = nearest(key, known) or known[:8]
-    where = ": " + ".".join(map(str, above)) if above else ""
+    where = ": " + ".".join(str(step)[:80] for step in above) if above else ""
     return f"{where} has no key {key!r}" + (f"; it takes {', '.join(told)}." if told else ".")
 
 
