@@ -47,7 +47,7 @@ bench: $(VENV)/.test
 # architectures of which the gate tries some.
 soak: $(VENV)/.test
 	$(BIN)/python benchmarks/faults.py --kills 2000
-	$(BIN)/python -m pytest -m soak
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m soak
 
 # Every architecture of the three libraries, ours and the peers': hours; it goes on where it stopped.
 coverage: $(VENV)/.bench

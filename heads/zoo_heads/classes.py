@@ -6,17 +6,19 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
-from torchmetrics import MetricCollection
 
 from zoo.contracts.features import Features
 from zoo.contracts.head import HeadContext, Label, Task, TaskConfig
 from zoo.errors import ConfigError, DataError, UnknownName, nearest
 from zoo.spec import HeadSpec
 from zoo_heads.labels import LabelKind, MultipleLabels, SingleLabel, label_text
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
 
 __all__ = [
     "ClassConfig",

@@ -6,12 +6,11 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import MetricCollection
 
 from zoo.contracts.features import Features
 from zoo.contracts.head import HeadContext, Label, Needs, Task, TaskConfig, zero_loss
@@ -21,7 +20,9 @@ from zoo_heads.classes import check_classes, complete_classes, must_have_classes
 from zoo_heads.labels import MISSING, SingleLabel, label_text
 from zoo_heads.layers import check_layers, projection
 from zoo_heads.losses import arcface, batch_hard_triplet
-from zoo_heads.retrieval import Retrieval
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
 
 __all__ = ["Embedding", "EmbeddingConfig", "EmbeddingPrediction"]
 
@@ -173,6 +174,10 @@ class Embedding(Task):
 
     def metrics(self) -> MetricCollection:
         """Make recall at 1 and mean average precision of retrieval within the evaluated rows."""
+        from torchmetrics import MetricCollection
+
+        from zoo_heads.retrieval import Retrieval
+
         return MetricCollection(
             {"map": Retrieval("map"), "recall_at_1": Retrieval("recall_at_1")}, compute_groups=[["map", "recall_at_1"]]
         )

@@ -5,24 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import MetricCollection
-from torchmetrics.classification import (
-    BinaryAccuracy,
-    BinaryF1Score,
-    MulticlassAccuracy,
-    MulticlassF1Score,
-    MultilabelExactMatch,
-    MultilabelF1Score,
-)
 
 from zoo.contracts.head import Label, zero_loss
 from zoo.errors import DataError, nearest
-from zoo_heads.metrics import BalancedAccuracy, MeanAveragePrecision
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
 
 __all__ = ["ClassPrediction", "LabelKind", "LabelsPrediction", "MultipleLabels", "SingleLabel", "label_text"]
 
@@ -152,6 +145,11 @@ class SingleLabel(LabelKind):
 
     def metrics(self, threshold: float) -> MetricCollection:
         """Make accuracy, balanced accuracy (mean recall of the classes) and macro F1."""
+        from torchmetrics import MetricCollection
+        from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+
+        from zoo_heads.metrics import BalancedAccuracy
+
         count = len(self.classes)
         return MetricCollection(
             {
@@ -205,6 +203,11 @@ class MultipleLabels(LabelKind):
 
     def metrics(self, threshold: float) -> MetricCollection:
         """Make mean average precision, macro F1 and exact match, the latter two at the threshold."""
+        from torchmetrics import MetricCollection
+        from torchmetrics.classification import BinaryAccuracy, BinaryF1Score, MultilabelExactMatch, MultilabelF1Score
+
+        from zoo_heads.metrics import MeanAveragePrecision
+
         count = len(self.classes)
         if count > 1:
             f1 = MultilabelF1Score(count, average="macro", threshold=threshold)

@@ -5,18 +5,20 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import MetricCollection
 
 from zoo.contracts.features import Features
 from zoo.contracts.head import Decoded, HeadContext, Label, Needs, Task, zero_loss
 from zoo.contracts.masks import MaskCode
 from zoo.errors import ConfigError, ShapeError
 from zoo.spec import HeadSpec
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
 
 __all__ = ["AbsentPrediction", "FusedTask", "SpokenTask", "StreamTask", "fuse_scores"]
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import MeanAbsoluteError, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
 
 from zoo.contracts.features import Features
 from zoo.contracts.head import HeadContext, Label, Needs, Task, TaskConfig, zero_loss
@@ -19,7 +17,9 @@ from zoo.spec import HeadSpec
 from zoo_heads.classes import check_classes, complete_classes, is_whole, must_have_classes, texts_of
 from zoo_heads.labels import MISSING, SingleLabel
 from zoo_heads.layers import check_layers, projection
-from zoo_heads.metrics import QuadraticKappa
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
 
 __all__ = ["Ordinal", "OrdinalConfig", "RankPrediction"]
 
@@ -165,6 +165,11 @@ class Ordinal(Task):
 
     def metrics(self) -> MetricCollection:
         """Make mean absolute error in ranks, accuracy, and kappa with quadratic weights."""
+        from torchmetrics import MeanAbsoluteError, MetricCollection
+        from torchmetrics.classification import MulticlassAccuracy
+
+        from zoo_heads.metrics import QuadraticKappa
+
         count = len(self.labels.classes)
         return MetricCollection(
             {

@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection
 
 from zoo.contracts.features import Features
 from zoo.contracts.head import HeadContext, Label, Needs, Task, TaskConfig, zero_loss
 from zoo.errors import CapabilityError, ConfigError, DataError
 from zoo.spec import HeadSpec
 from zoo_heads.layers import check_layers, projection
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
 
 __all__ = ["Regression", "RegressionConfig", "ValuePrediction"]
 
@@ -135,6 +137,8 @@ class Regression(Task):
 
     def metrics(self) -> MetricCollection:
         """Make mean absolute and root mean squared error, in the unit of the labels."""
+        from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection
+
         return MetricCollection({"mae": MeanAbsoluteError(), "rmse": MeanSquaredError(squared=False)})
 
     @property

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
 from zoo.contracts.features import Features
 from zoo.contracts.head import Decoded, HeadContext, Label, Needs, Task, TaskConfig, zero_loss
@@ -21,6 +19,9 @@ from zoo_heads.classes import check_classes, must_have_classes
 from zoo_heads.label_map import LabelMap
 from zoo_heads.pyramid import Pyramid, resized
 from zoo_heads.token_fusing import stage_at
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
 
 __all__ = ["Segmentation", "SegmentationConfig", "dice_loss"]
 
@@ -242,6 +243,9 @@ class Segmentation(Task):
 
     def metrics(self) -> MetricCollection:
         """Make mIoU over the classes that occur in targets or predictions, and pixel accuracy."""
+        from torchmetrics import MetricCollection
+        from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
+
         count = len(self._code.classes)
         return MetricCollection(
             {

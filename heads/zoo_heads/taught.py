@@ -5,11 +5,10 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torchmetrics import MetricCollection
 
 from zoo.contracts.features import Features
 from zoo.contracts.head import HeadContext, Label, Task, TaskConfig
@@ -17,6 +16,9 @@ from zoo.errors import ConfigError, DataError
 from zoo.spec import HeadSpec
 from zoo_heads.classes import check_classes, complete_classes, must_have_classes
 from zoo_heads.labels import SingleLabel
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
 
 __all__ = ["TaughtConfig", "TaughtTask"]
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import MetricCollection
 
 from zoo.contracts.backbone import Backbone
 from zoo.contracts.features import Features, Want
@@ -17,6 +16,9 @@ from zoo.contracts.head import HeadContext, Label, Needs
 from zoo.errors import CapabilityError, ConfigError, ShapeError
 from zoo.spec import HeadSpec
 from zoo_heads.classes import ClassConfig, ClassTask
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
 
 __all__ = ["ZeroShot", "ZeroShotConfig", "prompt_embeddings"]
 

@@ -151,7 +151,7 @@ def call(name: str, model: Any, image: Tensor) -> Any:
     return model(image, output_hidden_states=True, **flag)
 
 
-@pytest.mark.thin(3)
+@pytest.mark.thin(6)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PICTURES)
 @torch.no_grad()
@@ -237,7 +237,7 @@ def test_a_pass_with_maps_and_one_without_give_the_same_pooled_vector(name):
     assert torch.equal(alone, together)
 
 
-@pytest.mark.thin(3)
+@pytest.mark.thin(6)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*PICTURES, *TEXTS, "clip#vision", "clip#text", "siglip#vision", "siglip#text"])
 def test_every_parameter_has_a_stage_runs_and_gets_a_gradient(name):
@@ -325,7 +325,7 @@ def test_siglip_text_gives_the_librarys_trained_head():
     assert torch.equal(pooled, backbone.native(input_ids=ids).pooler_output)
 
 
-@pytest.mark.thin(3)
+@pytest.mark.thin(6)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*PICTURES, *TEXTS])
 @torch.no_grad()

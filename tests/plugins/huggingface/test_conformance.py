@@ -19,7 +19,7 @@ def test_the_backbone_keeps_the_contract(backbone_check):
     backbone_check()
 
 
-@pytest.mark.thin(3)
+@pytest.mark.thin(6)
 @pytest.mark.slow
 @pytest.mark.zoo_backbone(*KINDS[1:], skip=("export", "compiled"))
 def test_other_backbones_keep_the_contract(backbone_check):

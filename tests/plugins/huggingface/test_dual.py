@@ -82,7 +82,7 @@ def call(model: Any, part: str, inputs: Any) -> Tensor:
     return projected[:, 0] if projected.ndim == 3 else projected
 
 
-@pytest.mark.thin(3)
+@pytest.mark.thin(6)
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "part"), NAMES)
 @torch.no_grad()
@@ -101,7 +101,7 @@ def test_embed_is_the_librarys_projected_vector_at_length_1(name, part, saved):
     assert "embed" in backbone.spec.capabilities
 
 
-@pytest.mark.thin(3)
+@pytest.mark.thin(6)
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "part"), NAMES)
 def test_every_parameter_left_of_a_tower_gets_a_gradient_from_embed(name, part, saved):

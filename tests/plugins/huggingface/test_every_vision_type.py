@@ -88,7 +88,7 @@ def test_a_dual_tower_is_served_by_its_parts(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.soak] * bool(i % 4)) for i, n in enumerate(MEASURED)]
+    "name", [pytest.param(n, marks=[pytest.mark.soak] * bool(i % 8)) for i, n in enumerate(MEASURED)]
 )
 def test_a_type_that_is_compared_nowhere_else_gives_a_spec_in_its_default_form(name):
     spec = PROVIDER.spec(Reference("hf", name))

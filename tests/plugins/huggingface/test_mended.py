@@ -87,7 +87,7 @@ def small(name: str) -> dict[str, Any]:
     return {key: value for key, value in {**_SMALL, **FIELDS[name]}.items() if value is not None}
 
 
-@pytest.mark.thin(3)
+@pytest.mark.thin(6)
 @pytest.mark.parametrize("name", some(FIELDS))
 @torch.no_grad()
 def test_a_small_one_gives_what_the_librarys_own_class_gives(name):
@@ -121,6 +121,7 @@ def test_a_bare_type_is_built_from_the_mended_config_that_the_library_cannot_bui
         assert found == value or {**found, **value} == found, key
 
 
+@pytest.mark.thin(3)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ministral", "nemotron", "glm4v_moe_text", "qwen4_exp_text", "dots1", "diffllama"])
 def test_a_bare_type_gives_a_spec_without_numbers(name):

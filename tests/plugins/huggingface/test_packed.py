@@ -175,7 +175,7 @@ def numbered(size: tuple[int, int], patch: int) -> Tensor:
     return numbers.repeat_interleave(patch, 2).repeat_interleave(patch, 3)
 
 
-@pytest.mark.thin(3)
+@pytest.mark.thin(6)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", marked(CASES))
 @torch.no_grad()
@@ -314,7 +314,7 @@ def test_every_packing_rule_is_tested_here():
     assert {*CASES, *OTHERS, *INSIDE} == {name for name, rule in RULES.items() if rule.packing is not None}
 
 
-@pytest.mark.thin(3)
+@pytest.mark.thin(6)
 @pytest.mark.parametrize("name", marked(sorted({*CASES, *OTHERS, *INSIDE})))
 def test_each_parameter_of_a_tower_gets_a_gradient_and_each_stage_has_some(name):
     backbone = build(name)

@@ -119,7 +119,7 @@ def takes_mask(name: str, config: Any) -> bool:
     return getattr(config, "feat_extract_norm", None) != "group"
 
 
-@pytest.mark.thin(3)
+@pytest.mark.thin(6)
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
 def test_tokens_and_pooled_vector_are_the_librarys(name):

@@ -96,7 +96,7 @@ def theirs(name: str) -> Any:
     return encoder(input_ids=IDS, attention_mask=MASK, return_dict=True, **off)
 
 
-@pytest.mark.thin(3)
+@pytest.mark.thin(6)
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
 def test_tokens_mask_and_pooled_vector_of_a_padded_batch_are_the_librarys(name):

@@ -342,7 +342,7 @@ def seen(tower: nn.Module, paths: list[str], given: dict[str, Any]) -> tuple[Any
     return output, found
 
 
-@pytest.mark.thin(3)
+@pytest.mark.thin(6)
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
 def test_a_tower_is_that_module_of_the_whole_model_with_what_the_model_gives_it(name, saved):
@@ -378,7 +378,7 @@ def test_a_tower_is_that_module_of_the_whole_model_with_what_the_model_gives_it(
         assert torch.equal(features.maps[stage], expected), stage
 
 
-@pytest.mark.thin(3)
+@pytest.mark.thin(6)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_it_has_all_tensors_of_that_module(name, saved):

@@ -61,7 +61,7 @@ def given(features: Features) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in fields.items() if tensor is not None}
 
 
-@pytest.mark.thin(3)
+@pytest.mark.thin(6)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_cut_backbone_gives_the_same_and_each_parameter_left_gets_a_gradient(name):
     spec, image = spec_of(name), torch.randn(2, 3, *CASES[name].size)

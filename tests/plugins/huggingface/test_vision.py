@@ -202,7 +202,7 @@ def as_map(state: Tensor, reduction: float, case: Any) -> Tensor:
 # --- parity
 
 
-@pytest.mark.thin(3)
+@pytest.mark.thin(6)
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
 def test_pooled_vector_tokens_and_maps_are_the_librarys(name):
@@ -229,7 +229,7 @@ def test_pooled_vector_tokens_and_maps_are_the_librarys(name):
     assert torch.equal(backbone(image).pooled, features.pooled)
 
 
-@pytest.mark.thin(3)
+@pytest.mark.thin(6)
 @pytest.mark.parametrize("name", FEW)
 def test_stages_are_total_in_the_order_in_which_they_run_and_each_parameter_gets_a_gradient(name):
     backbone = build(name).train()
@@ -255,7 +255,7 @@ def test_stages_are_total_in_the_order_in_which_they_run_and_each_parameter_gets
     assert [key for key, p in backbone.native.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
-@pytest.mark.thin(3)
+@pytest.mark.thin(6)
 @pytest.mark.parametrize("name", FEW)
 def test_the_spec_survives_json_and_builds_the_same_module_again(name):
     first = ready(name)
@@ -269,7 +269,7 @@ def test_the_spec_survives_json_and_builds_the_same_module_again(name):
         assert torch.equal(again(picture(name)).pooled, first(picture(name)).pooled)
 
 
-@pytest.mark.thin(3)
+@pytest.mark.thin(6)
 @pytest.mark.parametrize("name", FEW)
 def test_every_buffer_outside_the_state_dict_is_that_of_a_natively_built_model(name):
     ours = PROVIDER.build(spec_of(name), weights=None).native

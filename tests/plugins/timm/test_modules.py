@@ -21,7 +21,7 @@ from zoo.spec import BackboneSpec
 from zoo_timm.backbone import TimmBackbone
 from zoo_timm.provider import TimmProvider
 
-pytestmark = pytest.mark.thin(3)
+pytestmark = pytest.mark.thin(6)
 
 # Module of timm -> its smallest architecture, at the smallest picture that it takes and 64 pixels.
 MODULES: dict[str, str] = json.loads((Path(__file__).parent / "modules.json").read_text())

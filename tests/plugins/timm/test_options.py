@@ -99,7 +99,7 @@ DIVISORS = {
 LARGE = ("halonet", "bat_", "sam2", "naflexvit", "qwen3", "deepseek", "vit_base", "csatv2", "hrnet", "swin")
 
 
-@pytest.mark.thin(3)
+@pytest.mark.thin(6)
 @pytest.mark.parametrize("text", [pytest.param(t, marks=[pytest.mark.slow] * t.startswith(LARGE)) for t in DIVISORS])
 def test_what_any_size_must_be_divisible_by_is_said_and_is_enough(text):
     spec = spec_of(text)

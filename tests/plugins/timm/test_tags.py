@@ -46,7 +46,7 @@ def test_the_sample_has_many_families_and_other_configurations_than_the_default(
     assert sum(not same_as_default(full) for full in TAGS) >= 5
 
 
-@pytest.mark.thin(3)
+@pytest.mark.thin(6)
 @pytest.mark.parametrize(
     "full", [full if i < QUICK else pytest.param(full, marks=pytest.mark.slow) for i, full in enumerate(TAGS)]
 )

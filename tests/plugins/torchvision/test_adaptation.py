@@ -154,7 +154,7 @@ def test_drop_path_and_the_library_s_own_name_set_one_rate_that_grows_to_the_las
 # --- buffers
 
 
-@pytest.mark.thin(3)
+@pytest.mark.thin(6)
 @pytest.mark.parametrize(
     "name",
     [

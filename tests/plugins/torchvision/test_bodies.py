@@ -102,7 +102,7 @@ def plain(provider):
     return built
 
 
-@pytest.mark.thin(3)
+@pytest.mark.thin(6)
 @pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("name", EACH)
@@ -209,7 +209,7 @@ def whole_state(name: str, tag: str, serve) -> nn.Module:
     return torchvision.models.get_model(name, weights=tag).eval()
 
 
-@pytest.mark.thin(3)
+@pytest.mark.thin(6)
 @pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize(

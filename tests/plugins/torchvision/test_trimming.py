@@ -59,7 +59,7 @@ def single_wants(spec: BackboneSpec) -> list[Want]:
     return [Want(), *tokens, *(Want(pooled=False, maps=(stage.name,)) for stage in spec.maps)]
 
 
-@pytest.mark.thin(3)
+@pytest.mark.thin(6)
 @pytest.mark.parametrize("name", EACH)
 def test_all_that_is_left_gets_a_gradient_and_the_features_are_the_same(make, name):
     backbone = make(name, **({"img_size": 64} if name == "vit_b_32" else {}))

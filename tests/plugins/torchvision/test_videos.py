@@ -42,7 +42,7 @@ def clip(name: str, channels: int = 3) -> torch.Tensor:
     return torch.rand(1, channels, frames, side, side, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.thin(3)
+@pytest.mark.thin(6)
 @pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("name", EACH)

@@ -147,7 +147,7 @@ def smallest_of_each_module() -> list[object]:
     ]
 
 
-@pytest.mark.thin(3)
+@pytest.mark.thin(6)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", smallest_of_each_module())
 def test_each_module_of_timm_starts_with_what_it_would_have(name):

@@ -79,7 +79,7 @@ FAMILIES = [
 ]
 
 
-@pytest.mark.thin(3)
+@pytest.mark.thin(6)
 @pytest.mark.slow
 @pytest.mark.parametrize("reference", FAMILIES)
 def test_every_family_is_replayed_bit_for_bit_or_refused(reference):
