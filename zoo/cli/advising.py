@@ -24,7 +24,8 @@ from zoo.cli.options import (
     Weights,
 )
 from zoo.cli.output import note, say, say_json, say_table, speaks
-from zoo.cli.training import Data, Streams
+from zoo.cli.starting import Streams
+from zoo.cli.training import Data
 from zoo.errors import ConfigError
 
 if TYPE_CHECKING:

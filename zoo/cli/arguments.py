@@ -21,6 +21,7 @@ __all__ = [
     "heads_for",
     "read_augmentation",
     "read_head",
+    "read_model",
     "read_pairs",
     "read_settings",
     "read_weights",
@@ -142,11 +143,25 @@ def read_weights(text: str) -> str | Model | None:
             must = "pretrained, none, a safetensors file or a bundle"
             raise ConfigError(f"--weights must be {must}, got {text!r}: there is no such file or folder.")
         return text
+    return read_model("--weights", text)
+
+
+def read_model(option: str, bundle: str) -> Model:
+    """Load the model of an option.
+
+    Args:
+        option: The option, for messages.
+        bundle: Folder or URL.
+
+    Raises:
+        BundleError: If the bundle cannot be read.
+        ConfigError: If it is an ensemble.
+    """
     import zoo
 
-    model = zoo.load(text)
+    model = zoo.load(bundle)
     if not isinstance(model, zoo.Model):
-        raise ConfigError(f"--weights {text} is an ensemble; give one of its members.")
+        raise ConfigError(f"{option} {bundle} is an ensemble; give one of its members.")
     return model
 
 

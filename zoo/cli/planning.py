@@ -26,7 +26,7 @@ from zoo.cli.options import (
 )
 from zoo.cli.output import note, say_json, say_table, speaks
 from zoo.cli.runfile import take_file
-from zoo.cli.training import Streams
+from zoo.cli.starting import Streams
 from zoo.errors import ConfigError
 
 __all__ = ["plan"]

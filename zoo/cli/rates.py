@@ -28,7 +28,8 @@ from zoo.cli.options import (
     Weights,
 )
 from zoo.cli.output import note, say, say_json, speaks
-from zoo.cli.training import DATA, Streams
+from zoo.cli.starting import Streams
+from zoo.cli.training import DATA
 from zoo.errors import ConfigError
 
 __all__ = ["find_lr"]

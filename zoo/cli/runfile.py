@@ -33,6 +33,7 @@ class RunFile:
         heads: The heads: a type, or type, name and settings, other heads among them.
         targets: Columns to learn, with the heads that they call for.
         masks: Columns of masks, for segmentation.
+        model: A saved model that is trained on, with its heads and state, in place of backbones and heads.
         method: The training method, or auto for the one that zoo advise names.
         settings: The method's own settings.
         weights: pretrained, none, or a safetensors file.
@@ -89,6 +90,7 @@ class RunFile:
     heads: tuple[str | dict[str, Any], ...] | None = None
     targets: tuple[str, ...] | None = None
     masks: tuple[str, ...] | None = None
+    model: str | None = None
     method: str | None = None
     settings: dict[str, Any] | None = None
     weights: str | None = None

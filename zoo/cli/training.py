@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,15 +12,7 @@ import typer
 
 from zoo.advising import AUTO
 from zoo.cli.again import typed_again
-from zoo.cli.arguments import (
-    check_target,
-    heads_for,
-    read_augmentation,
-    read_head,
-    read_pairs,
-    read_settings,
-    read_weights,
-)
+from zoo.cli.arguments import check_target, read_augmentation, read_head, read_settings
 from zoo.cli.optimizing import OptimizerName, OptimizerSettings, ScheduleName, ScheduleSettings, Warmup, WeightDecay
 from zoo.cli.options import (
     AsJson,
@@ -45,11 +36,11 @@ from zoo.cli.options import (
 )
 from zoo.cli.output import note, say, say_json, say_table, speaks
 from zoo.cli.runfile import take_file
+from zoo.cli.starting import New, Saved, Start, Streams, is_said
 from zoo.errors import ConfigError
 
 if TYPE_CHECKING:
     from zoo.model import Model
-    from zoo.spec import ModelSpec
     from zoo.training.judging.history import History
 
 __all__ = ["evaluate", "fit"]
@@ -63,6 +54,7 @@ FIT_EXAMPLES = (
     "zoo fit pictures/ --backbone timm:vit --out my-model --method auto --epochs 5\n\n"
     "zoo fit pairs.csv --stream rgb=timm:resnet18 --stream flow=timm:resnet18 --out pairs "
     '--head \'{"type": "classifier", "name": "action", "stream": "rgb"}\'\n\n'
+    "zoo fit more.csv --model my-model --out my-model-2 --method continual\n\n"
     "zoo fit --file run.yaml"
 )
 EVALUATE_EXAMPLES = "zoo evaluate my-model pictures/ --split test\n\nzoo evaluate my-model new.csv --json"
@@ -87,55 +79,6 @@ DATA = "Folder of class folders, or CSV, TSV or Parquet table."
 Data = Annotated[str, typer.Argument(metavar="DATA", help=DATA)]
 
 
-@dataclass(frozen=True, slots=True)
-class Streams:
-    """The backbones of a run, as ``zoo.build`` takes them.
-
-    Args:
-        backbones: The reference of the only backbone, or stream name to reference.
-        inputs: The input of all, or stream name to input; None for each its own.
-        share: New stream to the one whose module it runs.
-    """
-
-    backbones: str | dict[str, str]
-    inputs: str | dict[str, str] | None
-    share: dict[str, str] | None
-
-    @classmethod
-    def of(
-        cls,
-        backbone: str | None,
-        stream: Sequence[str],
-        inputs: Sequence[str],
-        share: Sequence[str],
-        *,
-        command: str = "zoo fit",
-    ) -> Streams:
-        """Read what was typed after a command.
-
-        Raises:
-            ConfigError: If there is no backbone, or one of each kind.
-        """
-        if (backbone is None) == (not stream):
-            raise ConfigError(
-                f"{command} takes --backbone REF, or --stream NAME=REF for each of several; give one of them."
-            )
-        one = next((text for text in inputs if "=" not in text), None)
-        if one is not None and len(inputs) > 1:
-            raise ConfigError(f"--input {one} is the input of all streams; leave the others out, or write STREAM=NAME.")
-        return cls(
-            backbone if backbone is not None else read_pairs("--stream", stream),
-            one if one is not None else read_pairs("--input", inputs) or None,
-            read_pairs("--share", share) or None,
-        )
-
-    def plan(self) -> ModelSpec:
-        """Plan the model without its heads; it costs nothing, and says what is wrong."""
-        from zoo.assembly import plan_model
-
-        return plan_model(self.backbones, inputs=self.inputs, share=self.share)
-
-
 @speaks
 def fit(
     context: typer.Context,
@@ -152,6 +95,9 @@ def fit(
     head: Heads = None,
     target: Targets = None,
     mask: Masks = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="BUNDLE", help="A saved model to train on, with its heads and state.")
+    ] = None,
     method: Annotated[str, typer.Option(help="Training method, or auto; zoo methods.")] = "fine_tuning",
     settings: MethodSettings = None,
     epochs: Epochs = 10,
@@ -225,32 +171,36 @@ def fit(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train heads on one backbone or several and save the bundle."""
+    """Train heads on one backbone or several, or a saved model on, and save the bundle."""
     from zoo.bundle.saving import check_kind
     from zoo.remote import is_url
     from zoo.training.ranks import rank, world_size
 
     if data is None:
         raise ConfigError("zoo fit needs DATA, on the command line or in --file.")
-    streams = Streams.of(backbone, stream or (), inputs or (), share or ())
+    start: Start
+    if model is None:
+        streams = Streams.of(backbone, stream or (), inputs or (), share or ())
+        if head and target:
+            raise ConfigError("--head names the column of each head itself; leave --target out.")
+        start = New(streams, [read_head(text) for text in head or ()], weights)
+    else:
+        start = Saved.of(context, model)
     if out is None:
         raise ConfigError("zoo fit needs --out BUNDLE, on the command line or in --file.")
     run = {name: context.params[name] for name in RUN} | {"progress": sys.stderr.isatty()}
-    if head and target:
-        raise ConfigError("--head names the column of each head itself; leave --target out.")
-    heads = [read_head(text) for text in head or ()]
     run |= read_settings(settings or (), taken={*run, *OF_OTHERS, "model", "data"})
     for name, option in OF_OTHERS.items():
         run[name] = read_settings(context.params[name] or (), taken=(), option=option)
     run["augmentation"] = read_augmentation(augmentation)
     if method == AUTO:  # what was not said is for the advice to say
-        run = {key: value for key, value in run.items() if key in ALWAYS or _said(context, key)}
+        run = {key: value for key, value in run.items() if key in ALWAYS or is_said(context, key)}
     check_target(out, overwrite=overwrite)
     check_kind(kind, base)
     saving: dict[str, Any] = {"kind": kind, "base": base, "overwrite": overwrite}
     source = {"image": image, "split": split, "labels": target or None, "masks": mask or (), "strict": strict}
     try:
-        history, saved, bare = _train(data, source, streams, heads, read_weights(weights), run, out, saving)
+        history, saved, trained = _train(start, data, source, run, out, saving)
     except KeyboardInterrupt as stop:
         if checkpoint is not None and rank() == 0:
             again = f", in {world_size()} processes again," if world_size() > 1 else ""
@@ -262,48 +212,26 @@ def fit(
     if as_json:
         return say_json({**history.as_json(), "bundle": saved})
     saved = saved if is_url(out) else str(Path(out))
-    return _say_history(history, saved, len(streams.plan().modalities), bare=bare)
-
-
-def _said(context: typer.Context, name: str) -> bool:
-    """Say whether an option stands on the command line or in a run file; what is no option was set by --set."""
-    source = context.get_parameter_source(name) if name in context.params else None
-    return name not in context.params or (source is not None and source.name in ("COMMANDLINE", "DEFAULT_MAP"))
+    return _say_history(history, saved, len(trained.modalities), bare=not trained.tasks())
 
 
 def _train(
-    data: str,
-    source: Mapping[str, Any],
-    streams: Streams,
-    heads: list[Any],
-    weights: str | Model | None,
-    run: Mapping[str, Any],
-    out: str,
-    saving: Mapping[str, Any],
-) -> tuple[History, str, bool]:
+    start: Start, data: str, source: Mapping[str, Any], run: Mapping[str, Any], out: str, saving: Mapping[str, Any]
+) -> tuple[History, str, Model]:
     """Find what is wrong at no cost first; then read, build, train and save."""
     import zoo
     from zoo.registry import registry
     from zoo.remote import shown
     from zoo.training.judging.evaluation import pick_device
     from zoo.training.ranks import hushed, rank
-    from zoo.training.rows.tables import input_columns
 
     pick_device(run["device"])
-    planned = streams.plan()
     if run["method"] != AUTO:
         registry().method_class(run["method"])
     with hushed():
-        table = zoo.read(data, **source, **input_columns(planned.modalities))
-        asked = bool(heads or source["labels"] or source["masks"])
-        specs = heads_for(run["method"], table, heads, asked=asked)
-        model = zoo.build(
-            streams.backbones, specs, inputs=streams.inputs, share=streams.share, weights=weights, seed=run["seed"]
-        )
+        model, table = start.make(data, source, method=run["method"], seed=run["seed"])
         history = zoo.fit(model, table, **run)
-    if rank():
-        return history, "", not specs
-    return history, shown(model.save(out, **saving)), not specs
+    return history, "" if rank() else shown(model.save(out, **saving)), model
 
 
 def _say_history(history: History, out: str, inputs: int, *, bare: bool) -> None:

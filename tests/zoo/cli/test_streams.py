@@ -104,7 +104,7 @@ def test_every_field_of_a_run_file_is_an_option_of_fit(tmp_path):
         "solver": "sgd", "sampling": "balanced", "mixup": 0.2, "cutmix": 0.3, "ema": 0.9, "checkpoint": "c",
         "shots": 5, "unlabelled": "u", "kind": "delta", "base": "b",
         "resume": True, "checkpoint_every": 5, "keep_checkpoints": 3, "report_to": ["tensorboard"], "compile": True,
-        "sharded": True,
+        "sharded": True, "model": "m",
     }  # fmt: skip
     (tmp_path / "run.json").write_text(json.dumps(said))
 

@@ -5,8 +5,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 import zoo.training.fitting as zoo_fitting
+from zoo import load
 from zoo.cli.arguments import read_head, read_settings
 
 TINY = ("--backbone", "timm:test_resnet", "--weights", "none", "--epochs", "2", "--method", "feature_extraction")
@@ -42,6 +44,39 @@ def test_fit_saves_a_bundle_and_says_what_to_type_next(zoo, pets, tmp_path):
     assert "label  balanced_accuracy" in result.out
     assert result.out.splitlines()[-1] == f"{out} is saved. Next: zoo predict {out} picture.jpg"
     assert zoo("verify", out, "--run").code == 0
+
+
+@pytest.mark.slow
+def test_a_saved_model_is_trained_on_with_its_heads_and_its_state(zoo, pets, tmp_path):
+    first, second, typed = tmp_path / "first", tmp_path / "second", tmp_path / "run.yaml"
+    settings = ["--method", "continual", "--set", "how=replay", "--set", "memory=4", "--epochs", "1"]
+    assert zoo("fit", pets, "--out", first, *TINY[:4], *settings).code == 0
+    more = table(pets)
+    more.write_text(more.read_text().replace(",cat,", ",fox,").replace("kind", "label"))
+
+    assert zoo("fit", more, "--model", first, "--out", second, *settings).code == 0
+    model = load(second)
+    assert model.task("label").config.classes == ("cat", "dog", "fox")
+    assert model.state["continual"]["tasks"] == 2
+    assert set(model.tasks()) == {"label"}  # and none for the table's other columns
+
+    before = load(first).backbones["main"].state_dict()
+    typed.write_text(json.dumps({"data": str(pets), "model": str(first), "method": "feature_extraction", "epochs": 1}))
+    assert zoo("fit", "--file", typed, "--out", first, "--overwrite").code == 0
+    after = load(first)
+    assert after.task("label").config.classes == ("cat", "dog")
+    assert all(torch.equal(tensor, before[key]) for key, tensor in after.backbones["main"].state_dict().items())
+
+
+def test_a_saved_model_brings_all_that_is_built_otherwise(zoo, pets, tmp_path):
+    for more in (TINY[:4], ("--head", "classifier"), ("--target", "kind", "--input", "image")):
+        result = zoo("fit", pets, "--model", tmp_path / "any", "--out", tmp_path / "out", *more)
+        assert result.code == 2
+        named = [option for option in ("--backbone", "--weights", "--head", "--target", "--input") if option in more]
+        assert all(option in result.err.partition("leave")[2].partition("out,")[0] for option in named)
+    result = zoo("fit", pets, "--model", tmp_path / "nowhere", "--out", tmp_path / "out")
+    assert (result.code, "nowhere" in result.err) == (2, True)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
