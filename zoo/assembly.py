@@ -105,10 +105,10 @@ def build(
         WeightsError: If the weights cannot be had or do not fit.
     """
     floating = None if dtype is None else _floating(dtype)
+    given = _wrapped(backbone, weights)
     source = weights if isinstance(weights, Model) else None
     weights = None if isinstance(weights, Model) else weights
     spec = _with_origin(plan_model(backbone, heads, inputs=inputs, share=share), weights, source)
-    given = _wrapped(backbone, weights)
     with nullcontext() if seed is None else torch.random.fork_rng():
         given |= {} if source is None else _copies(spec, source)
         model = assemble(spec, weights=weights, seed=seed, given=given)
@@ -207,12 +207,12 @@ def _look_up(asked: str | Reference) -> BackboneSpec:
     return spec_of(found)
 
 
-def _wrapped(backbone: BackboneLike, weights: str | Path | None) -> dict[str, Backbone]:
+def _wrapped(backbone: BackboneLike, weights: str | Path | Model | None) -> dict[str, Backbone]:
     """Give the streams whose module the user brought."""
     given = {stream: one for stream, one in _named(backbone).items() if isinstance(one, Backbone)}
     for one in given.values():
-        if weights is None:
-            raise ConfigError(f"{one.spec.reference} comes with the weights that it has; leave weights=None out.")
+        if weights is None or isinstance(weights, Model):
+            raise ConfigError(f"{one.spec.reference} comes with the weights that it has; leave weights out.")
     return given
 
 

@@ -423,8 +423,9 @@ def test_a_model_is_built_on_it_and_its_weights_are_kept():
     model.freeze("s1").train()
     assert not net.one.training
     assert net.two.training
-    with pytest.raises(zoo.ConfigError, match="leave weights=None out"):
-        zoo.build(zoo.wrap(net, inputs=images()), HEAD, weights=None)
+    for weights in (None, zoo.build("timm:test_resnet", weights=None)):
+        with pytest.raises(zoo.ConfigError, match="comes with the weights that it has; leave weights out"):
+            zoo.build(zoo.wrap(net, inputs=images()), HEAD, weights=weights)
 
 
 def test_it_stands_beside_a_backbone_of_a_provider():
