@@ -15,6 +15,16 @@ def test_the_readme_is_no_longer_than_120_lines(root):
     assert 20 < len((root / "README.md").read_text("utf-8").splitlines()) <= 120
 
 
+def test_every_page_is_in_the_index_under_its_title_and_no_other(root):
+    docs = root / "docs"
+    links = re.findall(r"\[([^]]+)\]\(([^)#]+\.md)\)", (docs / "README.md").read_text("utf-8"))
+    pages = {str(page.relative_to(docs)): page for page in docs.rglob("*.md") if page != docs / "README.md"}
+
+    assert sorted(link for _, link in links) == sorted(pages)
+    guides = {link: text for text, link in links if link.startswith("how-to/")}
+    assert guides == {link: pages[link].read_text("utf-8").partition("\n")[0].removeprefix("# ") for link in guides}
+
+
 def test_the_licence_is_the_whole_of_apache_2(root):
     text = (root / "LICENSE").read_text("utf-8")
 
