@@ -124,7 +124,7 @@ def search(
     }  # fmt: skip
     proposer = Proposer(what, sampler, sampler_settings or {}, seed=seed, costs=0 if minimize is None else 1)
     run = Study(what, table, limits, minimize, epochs, seed, settings)
-    with Record.of(Path(folder), identity) as record:
+    with Record.opened(Path(folder), identity) as record:
         screen(run, record, screened, asked)
         run.go(record, proposer, first_of(record, cut), trials)
         return run.finish(record, final_epochs)

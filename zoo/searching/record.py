@@ -84,7 +84,7 @@ class Record:
 
     @classmethod
     @contextlib.contextmanager
-    def of(cls, folder: Path, identity: Mapping[str, Any]) -> Iterator[Record]:
+    def opened(cls, folder: Path, identity: Mapping[str, Any]) -> Iterator[Record]:
         """Open a study, or begin it; no other process can while it is open.
 
         Args:
