@@ -95,8 +95,11 @@ class LabelKind(ABC):
         """
         text = label_text(label)
         if text not in self.index:
-            near = nearest(text, self.classes) or self.classes[:8]
-            raise DataError(f"The head {self.who!r} knows no class {text!r}; its classes are {', '.join(near)}.")
+            near = ", ".join(nearest(text, self.classes) or self.classes[:8])
+            raise DataError(
+                f"The head {self.who!r} knows no class {text!r}; its classes are {near}: correct the label, or add the "
+                "class with model.grow."
+            )
         return self.index[text]
 
     @abstractmethod
