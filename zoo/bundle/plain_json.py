@@ -15,6 +15,7 @@ __all__ = ["canonical", "parse", "plain"]
 
 DEPTH = 32
 _INTEGERS = range(-(2**63), 2**64)
+_HOLDING = (dict, list)
 _DOUBTFUL = re.compile(rb"-0|[0-9]{19}")
 """What only numbers have that need a look; hardly any text has it, and looking at each number takes long."""
 
@@ -80,18 +81,13 @@ def _finite(digits: str) -> float:
 
 
 def _check_depth(value: Any, where: str, most: int) -> None:
-    level = [value]
-    for _ in range(most + 1):
-        level = [inner for outer in level for inner in _inside(outer)]
+    level = [value] if isinstance(value, _HOLDING) else []
+    for _ in range(most):
+        inside = (outer.values() if isinstance(outer, dict) else outer for outer in level)
+        level = [inner for each in inside for inner in each if isinstance(inner, _HOLDING)]
         if not level:
             return
     raise BundleError(f"{where} must be nested {most} levels deep at the most.")
-
-
-def _inside(value: Any) -> list[Any]:
-    if isinstance(value, dict):
-        return list(value.values())
-    return value if isinstance(value, list) else []
 
 
 def canonical(value: Any) -> bytes:

@@ -23,6 +23,9 @@ from zoo.errors import BundleError
 __all__ = ["decode", "map_or_read", "map_tensors", "read_file", "read_tensors"]
 
 _STEP = 2**20
+"""Bytes that are asked for at a time."""
+_LARGE = 2**16
+"""Bytes of a piece that is read to where it belongs, and not by way of a room for many."""
 
 
 def read_file(opened: OpenFile) -> dict[str, Tensor]:
@@ -76,22 +79,9 @@ def read_tensors(
     Raises:
         BundleError: If its header is damaged, it is shorter than ``size``, or its tensors do not fit the memory.
     """
-
-    def read(buffer: memoryview, start: int) -> None:
-        at = 0
-        while at < len(buffer):
-            got = fill(buffer[at : at + _STEP], start + at)
-            if got == 0:
-                raise BundleError(f"{where} was cut while it was read. Get the bundle again, or save the model again.")
-            if hashing is not None:
-                hashing(buffer[at : at + got])
-            at += got
-
-    start = memoryview(bytearray(min(8, size)))
-    read(start, 0)
-    header = memoryview(bytearray(header_length(bytes(start), size, where)))
-    read(header, 8)
-    entries = read_entries(bytes(header), size, where)
+    file = _InOrder(fill, size, hashing, where)
+    header = memoryview(bytearray(header_length(bytes(file.read(memoryview(bytearray(min(8, size))))), size, where)))
+    entries = read_entries(bytes(file.read(header)), size, where)
     found: dict[str, Tensor] = {}
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].stop)):
         try:
@@ -100,9 +90,60 @@ def read_tensors(
             raise BundleError(f"{where}: there is no room for {name!r} of shape {entry.shape}: {error}.") from error
         if entry.stop > entry.start:
             flat: Any = tensor.reshape(-1).view(torch.uint8).numpy()
-            read(memoryview(flat), entry.start)
+            file.read(memoryview(flat))
         found[name] = tensor
     return found
+
+
+class _InOrder:
+    """The bytes of a file one after another: many small pieces by one call of the system, large ones without a copy.
+
+    Args:
+        fill: As :func:`read_tensors` has it, and so are the others.
+    """
+
+    def __init__(
+        self,
+        fill: Callable[[memoryview, int], int],
+        size: int,
+        hashing: Callable[[memoryview], object] | None,
+        where: str,
+    ) -> None:
+        self._fill, self._size, self._hashing, self._where = fill, size, hashing, where
+        self._room = memoryview(bytearray(min(_STEP, size)))
+        self._held = self._room[:0]  # what was read and nobody had yet
+        self._at = 0
+
+    def read(self, buffer: memoryview) -> memoryview:
+        """Fill a buffer with the bytes that come next, and give it back.
+
+        Raises:
+            BundleError: If the file has fewer.
+        """
+        done = 0
+        while done < len(buffer):
+            if not self._held and len(buffer) - done >= _LARGE:
+                done += self._take(buffer[done : done + _STEP])
+                continue
+            if not self._held:
+                self._held = self._room[: self._take(self._room[: self._size - self._at])]
+            count = min(len(self._held), len(buffer) - done)
+            buffer[done : done + count] = self._held[:count]
+            self._held = self._held[count:]
+            done += count
+        return buffer
+
+    def _take(self, into: memoryview) -> int:
+        """Read from the file."""
+        got = self._fill(into, self._at)
+        if got == 0:
+            raise BundleError(
+                f"{self._where} was cut while it was read. Get the bundle again, or save the model again."
+            )
+        if self._hashing is not None:
+            self._hashing(into[:got])
+        self._at += got
+        return got
 
 
 def map_tensors(fd: int, size: int, where: str) -> dict[str, Tensor]:
