@@ -316,13 +316,13 @@ def listed(folder: Path, away: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in found}
 
 
-def table(rows: list[tuple[str, Counts]]) -> str:
-    """Write what was found, a line for each way to save."""
-    lines = [f"{'':30}{'kills':>7}{'unreadable':>12}{'mixed':>7}{'lost':>6}{'left over':>11}{'ms a save':>11}"]
-    for name, found in rows:
-        numbers = f"{found.kills:>7}{found.unreadable:>12}{found.mixed:>7}{found.lost:>6}{found.left:>11}"
-        lines.append(f"{name:30}{numbers}{1000 * statistics.median(found.times):>11.1f}")
-    return "\n".join(lines)
+HEADER = f"{'':30}{'kills':>7}{'unreadable':>12}{'mixed':>7}{'lost':>6}{'left over':>11}{'ms a save':>11}"
+
+
+def line(name: str, found: Counts) -> str:
+    """Write what was found of one way to save."""
+    numbers = f"{found.kills:>7}{found.unreadable:>12}{found.mixed:>7}{found.lost:>6}{found.left:>11}"
+    return f"{name:30}{numbers}{1000 * statistics.median(found.times):>11.1f}"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -335,6 +335,7 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     here()  # asked for once, not in every child
+    print(HEADER, flush=True)
     rows: list[tuple[str, Counts]] = []
     with tempfile.TemporaryDirectory() as cache:
         os.environ["ZOO_CACHE"] = cache
@@ -346,8 +347,7 @@ def main(argv: list[str] | None = None) -> int:
                 continue
             with tempfile.TemporaryDirectory() as folder:
                 rows.append((case.name, kill(case, chosen.kills, random.Random(chosen.seed), Path(folder))))
-            print(f"{case.name}: done", file=sys.stderr, flush=True)
-    print(table(rows))
+            print(line(*rows[-1]), flush=True)  # as they come: thousands of kills take hours
     peers = {"torch.save", "transformers save_pretrained", "timm save_for_hf"}
     ours = [found for name, found in rows if name not in peers]
     return int(any(found.unreadable or found.mixed or found.lost or found.left for found in ours))
