@@ -43,7 +43,7 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/bundles.py
 	$(BIN)/python benchmarks/views.py
 
-# For an hour or more: bundles under thousands of kills, readers and writers, every power cut; whole lists of
+# For hours: bundles under thousands of kills, readers and writers, every power cut; whole lists of
 # architectures of which the gate tries some.
 soak: $(VENV)/.test
 	$(BIN)/python benchmarks/faults.py --kills 2000

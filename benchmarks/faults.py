@@ -316,9 +316,6 @@ def listed(folder: Path, away: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in found}
 
 
-HEADER = f"{'':30}{'kills':>7}{'unreadable':>12}{'mixed':>7}{'lost':>6}{'left over':>11}{'ms a save':>11}"
-
-
 def line(name: str, found: Counts) -> str:
     """Write what was found of one way to save."""
     numbers = f"{found.kills:>7}{found.unreadable:>12}{found.mixed:>7}{found.lost:>6}{found.left:>11}"
@@ -335,7 +332,7 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     here()  # asked for once, not in every child
-    print(HEADER, flush=True)
+    print(f"{'':30}{'kills':>7}{'unreadable':>12}{'mixed':>7}{'lost':>6}{'left over':>11}{'ms a save':>11}", flush=True)
     rows: list[tuple[str, Counts]] = []
     with tempfile.TemporaryDirectory() as cache:
         os.environ["ZOO_CACHE"] = cache
@@ -346,8 +343,9 @@ def main(argv: list[str] | None = None) -> int:
                 print(f"{name}: skipped, {reason}", flush=True)
                 continue
             with tempfile.TemporaryDirectory() as folder:
-                rows.append((case.name, kill(case, chosen.kills, random.Random(chosen.seed), Path(folder))))
-            print(line(*rows[-1]), flush=True)  # as they come: thousands of kills take hours
+                found = kill(case, chosen.kills, random.Random(chosen.seed), Path(folder))
+            rows.append((case.name, found))
+            print(line(case.name, found), flush=True)  # as they come: thousands of kills take hours
     peers = {"torch.save", "transformers save_pretrained", "timm save_for_hf"}
     ours = [found for name, found in rows if name not in peers]
     return int(any(found.unreadable or found.mixed or found.lost or found.left for found in ours))

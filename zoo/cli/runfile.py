@@ -14,7 +14,7 @@ from zoo.cli.output import say_json, speaks
 from zoo.errors import ConfigError
 from zoo.strict import check_options, from_json
 
-__all__ = ["RunFile", "read_run", "schema", "take_file"]
+__all__ = ["RunFile", "is_said", "read_run", "schema", "take_file"]
 
 EXAMPLES = "zoo schema > run.schema.json\n\nzoo schema bundle > zoo.schema.json\n\nzoo fit --file run.yaml --epochs 3"
 
@@ -197,6 +197,12 @@ def take_file(context: typer.Context, path: Path | None) -> Path | None:
     if path is not None:
         context.default_map = {**(context.default_map or {}), **read_run(path)}
     return path
+
+
+def is_said(context: typer.Context, name: str) -> bool:
+    """Say whether an option stands on the command line or in a run file; what is no option was set by ``--set``."""
+    source = context.get_parameter_source(name) if name in context.params else None
+    return name not in context.params or (source is not None and source.name in ("COMMANDLINE", "DEFAULT_MAP"))
 
 
 @speaks

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from zoo.cli.arguments import heads_for, read_model, read_pairs, read_weights
+from zoo.cli.runfile import is_said
 from zoo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from zoo.model import Model
     from zoo.spec import HeadSpec, ModelSpec
 
-__all__ = ["New", "Saved", "Start", "Streams", "is_said"]
+__all__ = ["New", "Saved", "Start", "Streams"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +148,3 @@ class Saved(Start):
 
         model = read_model("--model", self.bundle)
         return model, read_for(model, data, image=source["image"], split=source["split"], strict=source["strict"])
-
-
-def is_said(context: typer.Context, name: str) -> bool:
-    """Say whether an option stands on the command line or in a run file; what is no option was set by ``--set``."""
-    source = context.get_parameter_source(name) if name in context.params else None
-    return name not in context.params or (source is not None and source.name in ("COMMANDLINE", "DEFAULT_MAP"))

@@ -35,8 +35,8 @@ from zoo.cli.options import (
     Weights,
 )
 from zoo.cli.output import note, say, say_json, say_table, speaks
-from zoo.cli.runfile import take_file
-from zoo.cli.starting import New, Saved, Start, Streams, is_said
+from zoo.cli.runfile import is_said, take_file
+from zoo.cli.starting import New, Saved, Start, Streams
 from zoo.errors import ConfigError
 
 if TYPE_CHECKING:
