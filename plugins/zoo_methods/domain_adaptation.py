@@ -14,9 +14,9 @@ from zoo.contracts.head import HeadContext, Needs, Task
 from zoo.contracts.method import Method, Plan, StageState
 from zoo.contracts.outline import BackboneOutline
 from zoo.errors import ConfigError, UnknownName, nearest
+from zoo.norms import running_norms
 from zoo.registry import registry
 from zoo.spec import HeadSpec
-from zoo_methods.adapting.norms import has_statistics
 from zoo_methods.adapting.objective import Adapting
 from zoo_methods.settings import check_count, check_number
 from zoo_methods.views import read_view, tell_view
@@ -125,7 +125,7 @@ class DomainAdaptation(Method):
                 "divide; train in one."
             )
         stream = next(iter(model.spec.streams)) if self.how == "adabn" else self._chosen(model)
-        if self.how == "adabn" and not any(map(has_statistics, model.modules())):
+        if self.how == "adabn" and not running_norms(model):
             raise ConfigError(
                 "how='adabn' changes norms with running statistics, and this model has none; use dann, coral or mmd."
             )

@@ -29,7 +29,9 @@ class Pruning(Method):
     """Prune the backbones once, before the first epoch, then train everything that is left.
 
     What is pruned, and what the targets mean, is said by ``zoo.prune``, which does it. A model that meets the target
-    already is not pruned any further, so a run on a pruned model, or one that goes on, only trains.
+    already is not pruned any further, so a run on a pruned model, or one that goes on, only trains. The running
+    statistics of norms follow the narrower layers as the run trains; where norms rest, measure them first, with
+    ``zoo.prune(model, macs=…, data=…)``.
 
     Args:
         macs: Share of the multiply-accumulates of the whole architecture that may be left, in ``(0, 1)``; None for 0.6
@@ -39,6 +41,9 @@ class Pruning(Method):
             in training; None for another target.
         importance: By what the least important are told: ``l2`` (by default), ``l1`` or ``random``; for ``sparsity``
             ``l1`` (by default) or ``random``.
+        ranking: With what a part is compared: ``local``, with those of its own layers, so that all lose the same share,
+            or ``global``, with those of all layers. None for ``local`` where channels go, and for ``global`` where
+            heads of attention, hidden units or single weights do.
         multiple_of: Numbers of channels and hidden units stay multiples of this, 1 or more; None for 8. Not with
             ``sparsity``, which changes no widths.
         backbone_lr_scale: Learning rate of the backbones as a share of the heads', above 0.
@@ -54,6 +59,7 @@ class Pruning(Method):
     latency: float | None = None
     sparsity: float | None = None
     importance: str | None = None
+    ranking: str | None = None
     multiple_of: int | None = None
     backbone_lr_scale: float = 0.1
 
@@ -79,6 +85,8 @@ class Pruning(Method):
             )
         if self.importance is not None and self.importance not in known:
             raise ConfigError(f"importance must be one of {', '.join(known)}, got {self.importance!r}.")
+        if self.ranking not in (None, "local", "global"):
+            raise ConfigError(f"ranking must be one of local, global, got {self.ranking!r}.")
         if self.multiple_of is not None:
             check_count("multiple_of", self.multiple_of)
             if self.sparsity is not None:
@@ -98,12 +106,14 @@ class Pruning(Method):
         import zoo
 
         how: Any = self.importance
+        ranking: Any = self.ranking
         zoo.prune(
             model,
             macs=self._macs,
             latency=self.latency,
             sparsity=self.sparsity,
             importance=how,
+            ranking=ranking,
             multiple_of=self.multiple_of,
             seed=seed,
         )

@@ -75,10 +75,11 @@ def _check_prune(options: Mapping[str, Any]) -> None:
 
 
 def _do_prune(model: Model, rows: Table, options: dict[str, Any], folder: Path) -> None:
-    """Prune; what is looked at for that is the rows that are no test rows."""
+    """Prune; what is looked at for that, and to measure norms anew, is the training rows."""
     import zoo
+    from zoo.norms import running_norms
 
-    if options.get("importance") == "taylor":
+    if options.get("importance") == "taylor" or (options.get("sparsity") is None and running_norms(model)):
         kept = [row for row, part in enumerate(rows.split or ()) if part in (None, "train")]
         options = {**options, "data": rows.select(kept) if kept else rows}
     zoo.prune(model, **options)

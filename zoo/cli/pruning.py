@@ -13,6 +13,7 @@ __all__ = ["EXAMPLES", "prune"]
 
 EXAMPLES = (
     "zoo prune my-model --macs 0.6 --out my-smaller-model\n\n"
+    "zoo prune my-model --macs 0.6 --data photos --out my-smaller-model\n\n"
     "zoo prune my-model --macs 0.6 --importance taylor --data photos --out my-smaller-model\n\n"
     "zoo prune my-model --sparsity 0.8 --out my-sparse-model"
 )
@@ -35,8 +36,15 @@ def prune(
         Literal["l1", "l2", "taylor", "random"] | None,
         typer.Option(help="By what the least important are told; l2, and l1 for --sparsity, by default."),
     ] = None,
+    ranking: Annotated[
+        Literal["local", "global"] | None,
+        typer.Option(help="Whether a part is compared within its layer, as channels are by default, or with all."),
+    ] = None,
     data: Annotated[
-        str | None, typer.Option(metavar="DATA", help="Labelled data for --importance taylor, as for zoo fit.")
+        str | None,
+        typer.Option(
+            metavar="DATA", help="Training rows, as for zoo fit, to measure norms anew, and for --importance taylor."
+        ),
     ] = None,
     multiple_of: Annotated[int | None, typer.Option(metavar="N", help="Widths stay multiples of this; 8.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of --importance random.")] = 0,
@@ -59,6 +67,7 @@ def prune(
         latency=latency,
         sparsity=sparsity,
         importance=importance,
+        ranking=ranking,
         data=data,
         multiple_of=multiple_of,
         seed=seed,
@@ -70,6 +79,8 @@ def prune(
     if report.share is not None:
         say(f"multiply-accumulates: {report.macs_before:,} → {report.macs_after:,} ({report.share:.1%} of the whole)")
         say(f"one picture: {report.latency_before:.1f} ms → {report.latency_after:.1f} ms")
+    if report.norms:
+        say(f"norms measured anew: {report.norms}")
     if sparsity is not None:
         say(f"zero weights: {report.sparsity:.1%}")
     return say(f"{out}: pruned")

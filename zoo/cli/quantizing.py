@@ -26,7 +26,7 @@ def quantize(
         Literal["minmax", "histogram"],
         typer.Option(help="By what ranges are found: all that is seen, or the least squared error."),
     ] = "minmax",
-    calibration_rows: Annotated[int, typer.Option(metavar="N", help="Rows that are looked at, the first.")] = 256,
+    calibration_rows: Annotated[int, typer.Option(metavar="N", help="Rows that are looked at, evenly spread.")] = 256,
     stream: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="A stream to quantize; may be repeated. All by default.")
     ] = None,

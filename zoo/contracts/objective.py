@@ -68,8 +68,11 @@ class TrainingRows(Protocol):
         """Give the number of training rows."""
         ...
 
-    def batches(self, other: str | None = None) -> Iterator[Any]:
-        """Give what the model takes of the rows, or another model of ``Objective.others``, batch by batch."""
+    def batches(self, other: str | None = None, *, most: int | None = None) -> Iterator[Any]:
+        """Give what the model takes of the rows, or another model of ``Objective.others``, batch by batch.
+
+        With ``most``, give that many at the most, evenly spread over the rows, and so is each batch.
+        """
         ...
 
     def keep(self, rows: Sequence[int]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from zoo.spec import BackboneSpec
 __all__ = ["Widths", "as_narrow", "reshape", "widths_of"]
 
 Widths = Mapping[str, Mapping[str, int]]
-"""Path of a layer to its sizes that differ, by the name of the attribute, such as ``out_channels``."""
+"""Path of a layer to its sizes that differ, by the name of the attribute, such as ``out_channels`` or ``gamma``."""
 
 Shape = tuple[int, ...]
 
@@ -30,7 +30,7 @@ class _Kind:
     """What of one kind of layer has widths.
 
     Args:
-        sizes: The attributes that are sizes.
+        sizes: The attributes that are sizes; a tensor's is its length.
         shape: Gives the shape of a tensor from the sizes and the shape it has; the tensors are the layer's own.
         fault: Says what is wrong with sizes that do not go together; None if nothing.
     """
@@ -91,13 +91,22 @@ def _kind_of(layer: nn.Module) -> _Kind | None:
     for types, kind in _KINDS:
         if isinstance(layer, types):
             return kind if not isinstance(layer, nn.LayerNorm) or len(layer.normalized_shape) == 1 else None
-    holds = all(type(getattr(layer, name, None)) is int for name in (*_ATTENTION.sizes, "head_dim"))
-    return _ATTENTION if holds else None
+    if all(type(getattr(layer, name, None)) is int for name in (*_ATTENTION.sizes, "head_dim")):
+        return _ATTENTION
+    scales = tuple(
+        name for name, one in layer._parameters.items() if one is not None and one.numel() == max(one.shape, default=0)
+    )
+    return _Kind(scales, lambda _, old: old) if scales else None
 
 
 def _sizes(layer: nn.Module, kind: _Kind) -> dict[str, int]:
-    found = {name: getattr(layer, name) for name in kind.sizes}
-    return {name: value[0] if isinstance(value, tuple) else value for name, value in found.items()}
+    return {name: _length(getattr(layer, name)) for name in kind.sizes}
+
+
+def _length(size: int | tuple[int, ...] | Tensor) -> int:
+    if isinstance(size, Tensor):
+        return size.numel()
+    return size[0] if isinstance(size, tuple) else size
 
 
 def widths_of(pruned: nn.Module, whole: nn.Module) -> dict[str, dict[str, int]]:
@@ -175,7 +184,9 @@ def _shapes(layer: nn.Module, given: Mapping[str, int], path: str, where: str) -
     shapes = {}
     for name, tensor in _tensors(layer).items():
         old = tuple(tensor.shape)
-        shapes[name] = new = kind.shape(sizes, old)
+        # A scale of channels, such as a block's own gamma: of one length, with any number of ones around it.
+        new = tuple(min(one, sizes[name]) for one in old) if name in sizes else kind.shape(sizes, old)
+        shapes[name] = new
         if len(new) != len(old) or any(ours > theirs for ours, theirs in zip(new, old, strict=True)):
             raise ConfigError(f"{where}: with its widths {path}.{name} would be {new}, and it is {old}.")
     return shapes
@@ -188,7 +199,8 @@ def _tensors(layer: nn.Module) -> dict[str, Tensor]:
 
 def _narrow(layer: nn.Module, given: Mapping[str, int], shapes: Mapping[str, Shape]) -> None:
     for name, value in given.items():
-        setattr(layer, name, (value,) if name == "normalized_shape" else value)
+        if name not in shapes:
+            setattr(layer, name, (value,) if name == "normalized_shape" else value)
     for name, tensor in _tensors(layer).items():
         if tuple(tensor.shape) == shapes[name]:
             continue

@@ -47,8 +47,8 @@ def _is_attention(layer: nn.Module) -> bool:
     return isinstance(layer, nn.MultiheadAttention) or "attention" in type(layer).__name__.lower()
 
 
-def slice_steps(model: Model, importance: str, *, multiple_of: int, seed: int) -> Iterator[None]:
-    """Prune a model's transformers in place, step by step, ranking all heads and all hidden units together.
+def slice_steps(model: Model, importance: str, *, ranking: str, multiple_of: int, seed: int) -> Iterator[bool]:
+    """Prune a model's transformers in place, step by step.
 
     The importance of a part is the mean over its weights (of magnitudes, squares, or weight times gradient), divided by
     the mean over the parts beside it; each step takes the same share of all heads and of all hidden units.
@@ -56,11 +56,13 @@ def slice_steps(model: Model, importance: str, *, multiple_of: int, seed: int) -
     Args:
         model: The model; with gradients where the importance is ``taylor``.
         importance: ``l1``, ``l2``, ``taylor`` or ``random``.
+        ranking: ``local``, where each layer loses the same share, or ``global``, where all heads are ranked together,
+            and all hidden units.
         multiple_of: Hidden widths stay multiples of this.
         seed: Seed of ``random``.
 
     Yields:
-        After each step.
+        True after each step.
 
     Raises:
         ConfigError: If a backbone has neither heads nor MLPs of a form that is known here.
@@ -76,9 +78,9 @@ def slice_steps(model: Model, importance: str, *, multiple_of: int, seed: int) -
         told = ", ".join(entry.backbone.reference for entry in model.spec.streams.values())
         raise ConfigError(f"{told}: neither its attention nor its MLPs have a form that can be pruned; use sparsity=….")
     for step in range(1, STEPS + 1):
-        for parts in (heads, hidden):
+        for parts in (heads, hidden) if ranking == "global" else ([part] for part in (*heads, *hidden)):
             _take(parts, MOST * step / STEPS)
-        yield
+        yield True
 
 
 def _scoring(importance: str, drawn: torch.Generator) -> Callable[[Tensor], Tensor]:

@@ -6,17 +6,15 @@ from typing import Any
 
 import torch
 
-from zoo.errors import ConfigError, DataError
+from zoo.errors import ConfigError
 from zoo.model import Model
-from zoo.training.rows.batches import Collator, SampleRows
-from zoo.training.rows.tables import read_for
-from zoo.training.rows.targets import columns_of, row_targets
+from zoo.training.rows.looking import look_at
 
-__all__ = ["add_gradients"]
+__all__ = ["BATCH", "MOST_ROWS", "add_gradients"]
 
 BATCH = 16
 MOST_ROWS = 256
-"""Rows of the training part that are looked at; the first."""
+"""How many training rows are looked at, evenly spread."""
 
 
 def add_gradients(model: Model, data: Any) -> None:
@@ -24,7 +22,7 @@ def add_gradients(model: Model, data: Any) -> None:
 
     Args:
         model: The model, on the CPU.
-        data: What ``zoo.fit`` would be trained on, with labels; the first 256 rows of its training part are used.
+        data: What ``zoo.fit`` would be trained on, with labels; 256 rows of its training part are used.
 
     Raises:
         DataError: If the data cannot be used.
@@ -32,17 +30,8 @@ def add_gradients(model: Model, data: Any) -> None:
     """
     if not model.tasks():
         raise ConfigError("importance='taylor' goes by the heads' losses, and the model has no head.")
-    table = read_for(model, data, strict=False)
-    columns = columns_of(model, table)
-    kept = [row for row in range(len(table)) if table.split is None or table.split[row] in (None, "train")][:MOST_ROWS]
-    if not kept:
-        raise DataError(f"{table.source} has no training rows, and importance='taylor' is told from them.")
-    chosen = table.select(kept)
-    rows = SampleRows(model, chosen, row_targets(model, chosen, columns))
-    collator = Collator(model.preparers())
     model.zero_grad(set_to_none=True)
     with torch.enable_grad():
-        for first in range(0, len(rows), BATCH):
-            batch = collator([rows[row] for row in range(first, min(first + BATCH, len(rows)))])
+        for batch in look_at(model, data, most=MOST_ROWS, size=BATCH, labelled=True):
             losses = model.losses(model(batch["inputs"]), batch["targets"])
             torch.stack(list(losses.values())).sum().backward()

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, get_args
 
 import torch
 
 from zoo.errors import ConfigError
 from zoo.model import Model
+from zoo.norms import measure_norms, running_norms
 from zoo.pruning.attention import has_attention, slice_steps
 from zoo.pruning.channels import channel_steps, library
 from zoo.pruning.describing import copied, rebuilt
-from zoo.pruning.gradients import add_gradients
-from zoo.pruning.measuring import latencies, macs_of, macs_when_whole, sample_of
+from zoo.pruning.gradients import BATCH, MOST_ROWS, add_gradients
+from zoo.pruning.measuring import QuickCount, latencies, macs_of, macs_when_whole, sample_of
 from zoo.pruning.report import PruneReport
 from zoo.pruning.sparsity import prune_weights, share_of_zeros
+from zoo.training.rows.looking import look_at
 from zoo.wrapping import WRAPPED
 
-__all__ = ["MULTIPLE", "Importance", "check_pruning", "prune"]
+__all__ = ["MULTIPLE", "Importance", "Ranking", "check_pruning", "prune"]
 
 log = logging.getLogger("zoo")
 
 MULTIPLE = 8
 """What widths stay multiples of where nothing else is asked for."""
 Importance = Literal["l1", "l2", "taylor", "random"]
+Ranking = Literal["local", "global"]
 
 
 class OutOfReach(ConfigError):
@@ -40,6 +43,7 @@ def prune(
     latency: float | None = None,
     sparsity: float | None = None,
     importance: Importance | None = None,
+    ranking: Ranking | None = None,
     data: Any = None,
     multiple_of: int | None = None,
     seed: int = 0,
@@ -51,6 +55,9 @@ def prune(
     The widths stand in the model's spec, so that its bundle loads anywhere, without the model as it was and without
     torch-pruning. The heads' inputs shrink with what they read; where a head cannot follow, what it reads keeps its
     width. With ``sparsity`` single weights become zero, and nothing becomes smaller or faster by itself.
+
+    Norms with running statistics keep those of the whole layers, which no longer fit what comes there, and the model
+    can be much worse for that until it has been trained. With ``data`` they are measured anew on what is left.
 
     Every target is one of the architecture, not of the model as it came, so a model that meets it is left as it is;
     pruning in rounds is calling this with a smaller target each time, and training in between.
@@ -65,7 +72,11 @@ def prune(
         importance: By what the least important are told: ``l2``, the default for widths, or ``l1`` norms of what would
             go; ``taylor``, weight times gradient of the loss on ``data``; or ``random``. For ``sparsity``, ``l1``, the
             default, or ``random``.
-        data: Labelled data for ``taylor``, as ``zoo.fit`` takes it.
+        ranking: With what a part is compared: ``local``, with those of its own layers, so that all lose the same
+            share, or ``global``, with those of all layers. None for ``local`` where channels go, and for ``global``
+            where heads of attention, hidden units or single weights do.
+        data: Training rows as ``zoo.fit`` takes them, of which 256 are looked at, evenly spread: for ``taylor``, with
+            labels, and to measure the norms of narrower layers anew, which needs none.
         multiple_of: Numbers of channels and hidden units stay multiples of this, 1 or more; None for 8, which
             processors like. Single weights have no widths.
         seed: Seed of ``random``, 0 or more.
@@ -90,16 +101,20 @@ def prune(
         See :func:`zoo.pruning.channels.channel_steps`, :func:`zoo.pruning.attention.slice_steps` and
         :func:`zoo.pruning.sparsity.prune_weights`.
     """
-    how = check_pruning(macs, latency, sparsity, importance, data is not None, multiple_of, seed)
+    how = check_pruning(macs, latency, sparsity, importance, ranking, data is not None, multiple_of, seed)
     if not isinstance(model, Model):
         raise ConfigError(f"zoo.prune takes a model of zoo.build or zoo.load, got {type(model).__name__}.")
     if sparsity is not None:
-        return _sparse(model, sparsity, how, seed)
-    _check_model(model)
+        return _sparse(model, sparsity, how, ranking or "global", seed)
+    _check_model(model, has_data=data is not None and how != "taylor")
     whole = macs_when_whole(model)
-    work = model
+    work, norms = model, 0
     if not _reached(model, macs, latency, whole):
-        work = _narrower(model, macs, latency, whole, how, data, multiple_of=multiple_of or MULTIPLE, seed=seed)
+        ways = _ways(model, how, ranking, multiple_of=multiple_of or MULTIPLE, seed=seed)
+        work = _narrower(model, macs, latency, whole, ways, data if how == "taylor" else None)
+        if data is not None and running_norms(work):
+            batches = (batch["inputs"] for batch in look_at(work, data, most=MOST_ROWS, size=BATCH))
+            norms = measure_norms(work, batches, told="data=…")
     before, after = latencies([_on_cpu(model), work]) if work is not model else 2 * latencies([_on_cpu(model)])
     report = PruneReport(
         macs_whole=whole,
@@ -112,6 +127,7 @@ def prune(
         sparsity=share_of_zeros(work),
         narrowed=sum(len(entry.backbone.widths) for entry in work.spec.streams.values() if entry.shares is None),
         protected=_read(work) == _read(model),
+        norms=norms,
     )
     if work is not model:
         _put(model, work)
@@ -123,6 +139,7 @@ def check_pruning(
     latency: Any = None,
     sparsity: Any = None,
     importance: Any = None,
+    ranking: Any = None,
     has_data: bool = False,
     multiple_of: Any = None,
     seed: Any = 0,
@@ -145,12 +162,12 @@ def check_pruning(
     how: Any = importance or ("l1" if name == "sparsity" else "l2")
     if how not in known:
         raise ConfigError(f"importance must be one of {', '.join(known)} for {name}=…, got {importance!r}.")
-    if (how == "taylor") != has_data:
-        raise ConfigError(
-            "importance='taylor' is told from labelled data; pass data=…."
-            if not has_data
-            else f"importance={how!r} looks at no data; leave data=… out, or set importance='taylor'."
-        )
+    if ranking is not None and ranking not in get_args(Ranking):
+        raise ConfigError(f"ranking must be one of {', '.join(get_args(Ranking))}, got {ranking!r}.")
+    if how == "taylor" and not has_data:
+        raise ConfigError("importance='taylor' is told from labelled data; pass data=….")
+    if name == "sparsity" and has_data:
+        raise ConfigError("sparsity=… looks at no data; leave data=… out.")
     if multiple_of is not None and name == "sparsity":
         raise ConfigError("multiple_of is of widths, and sparsity=… changes none; leave it out.")
     width = MULTIPLE if multiple_of is None else multiple_of
@@ -160,8 +177,13 @@ def check_pruning(
     return how
 
 
-def _check_model(model: Model) -> None:
-    """Refuse a model whose widths cannot be pruned; the message names what is in the way."""
+def _check_model(model: Model, *, has_data: bool) -> None:
+    """Refuse a model whose widths cannot be pruned; the message names what is in the way.
+
+    Args:
+        model: The model.
+        has_data: Whether there is data, for nothing but the norms.
+    """
     if model.adapters:
         raise ConfigError("The model has adapters, whose widths are those of its layers; merge them first.")
     for stream, entry in model.spec.streams.items():
@@ -180,12 +202,33 @@ def _check_model(model: Model) -> None:
         raise ConfigError("Widths are pruned in float32; turn the model into it first, with model.float().")
     if not has_attention(model):
         library()
+    if has_data and not running_norms(model):
+        raise ConfigError(
+            "The model has no norms with running statistics to measure; leave data=… out, or set importance='taylor'."
+        )
 
 
-def _sparse(model: Model, share: float, how: Importance, seed: int) -> PruneReport:
+def _sparse(model: Model, share: float, how: Importance, ranking: Ranking, seed: int) -> PruneReport:
     before = _count(model)
-    prune_weights(model, share, how, seed=seed)
+    prune_weights(model, share, how, ranking=ranking, seed=seed)
     return PruneReport(parameters_before=before, parameters_after=before, sparsity=share_of_zeros(model))
+
+
+def _ways(
+    model: Model, how: Importance, ranking: Ranking | None, *, multiple_of: int, seed: int
+) -> list[Callable[[Model], Iterator[bool]]]:
+    """Give the ways to prune a model step by step, the freest first."""
+    if has_attention(model):
+        compared = ranking or "global"
+        return [lambda work: slice_steps(work, how, ranking=compared, multiple_of=multiple_of, seed=seed)]
+
+    def channels(protected: bool) -> Callable[[Model], Iterator[bool]]:
+        compared = ranking or "local"
+        return lambda work: channel_steps(
+            work, how, ranking=compared, multiple_of=multiple_of, protected=protected, seed=seed
+        )
+
+    return [channels(protected=False), channels(protected=True)]
 
 
 def _narrower(
@@ -193,41 +236,34 @@ def _narrower(
     macs: float | None,
     latency: float | None,
     whole: int,
-    how: Importance,
-    data: Any,
-    *,
-    multiple_of: int,
-    seed: int,
+    ways: list[Callable[[Model], Iterator[bool]]],
+    labelled: Any,
 ) -> Model:
     """Give a narrower copy as its bundle would load it."""
-    sliced = has_attention(model)
-
-    def steps(work: Model, keep: bool) -> Iterator[None]:
-        if sliced:
-            return slice_steps(work, how, multiple_of=multiple_of, seed=seed)
-        return channel_steps(work, how, multiple_of=multiple_of, protected=keep, seed=seed)
-
-    for protected in (True,) if sliced else (False, True):
+    for steps in ways:
         work = copied(model)
         for parameter in work.parameters():
             parameter.requires_grad_(True)
-        if data is not None:
-            add_gradients(work, data)
+        if labelled is not None:
+            add_gradients(work, labelled)
         try:
-            _until(work, steps(work, protected), macs, latency, whole)
+            _until(work, steps(work), macs, latency, whole)
             return rebuilt(work)
         except OutOfReach:
             raise
         except ConfigError as error:
-            if protected:
+            if steps is ways[-1]:
                 raise
             log.info("What heads read keeps its width: %s", error)
     raise AssertionError("one of the ways returns or raises")
 
 
-def _until(work: Model, steps: Iterator[None], macs: float | None, latency: float | None, whole: int) -> None:
-    for _ in steps:
-        if _reached(work, macs, latency, whole):
+def _until(work: Model, steps: Iterator[bool], macs: float | None, latency: float | None, whole: int) -> None:
+    """Take steps until the target is reached, of the last one no more than it takes."""
+    quick = QuickCount(work) if macs is not None else None
+    for ended in steps:
+        near = quick is not None and macs is not None and quick.macs() <= macs * whole
+        if (ended or near) and _reached(work, macs, latency, whole):
             return
     left = macs_of(work) / whole
     target = f"macs={macs}" if macs is not None else f"latency={latency}"

@@ -24,6 +24,7 @@ class PruneReport:
         sparsity: Share of the weights of convolutions and linear layers that are zero now.
         narrowed: Number of layers that are narrower than their libraries build them.
         protected: Whether all that the heads read has the width that it had.
+        norms: Number of norms whose running statistics were measured anew.
     """
 
     macs_whole: int | None = None
@@ -36,6 +37,7 @@ class PruneReport:
     sparsity: float
     narrowed: int = 0
     protected: bool = False
+    norms: int = 0
 
     @property
     def share(self) -> float | None:

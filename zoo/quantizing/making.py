@@ -18,8 +18,7 @@ from zoo.quantizing.placing import places_of
 from zoo.quantizing.ranges import Observer, find_ranges, library
 from zoo.quantizing.report import QuantizeReport
 from zoo.spec import BackboneSpec, Quantized
-from zoo.training.rows.batches import Collator, SampleRows
-from zoo.training.rows.tables import read_for
+from zoo.training.rows.looking import look_at
 
 __all__ = ["check_quantizing", "quantize"]
 
@@ -48,7 +47,7 @@ def quantize(
             without labels; or what an objective sees of the rows of its run (:class:`zoo.TrainingRows`).
         observer: ``minmax`` for ranges that hold all that was seen; ``histogram`` for those of the least squared error,
             which may cut off far outliers.
-        calibration_rows: How many rows are looked at, the first, in whole batches of 16.
+        calibration_rows: How many rows are looked at, evenly spread over the training rows.
         streams: The streams to quantize; None for all.
 
     Returns:
@@ -81,16 +80,16 @@ def quantize(
             made[stream] = places_of(backbone, observer) if known is None else _again(backbone, known, observer)
             if not made[stream][0].layers:
                 raise ConfigError(f"{backbone.spec.reference} runs no convolution or linear layer that can be rounded.")
-        batches = _batches(model, data)
+        batches = _batches(model, data, calibration_rows)
         first = next(batches, None)
         if first is None:
             raise DataError("There are no training rows by which ranges could be found.")
         for stream in chosen:
             attach(model.backbones[stream], made[stream][0])
         roundings = {stream: one for stream in chosen if (one := rounding_of(model.backbones[stream])) is not None}
-        looked, before = find_ranges(model, roundings, _with(first, batches), observer, calibration_rows)
+        looked, before = find_ranges(model, roundings, _with(first, batches), observer)
         _describe(model, {stream: how for stream, (how, _) in made.items()})
-        agreement = _agreement(model, _batches(model, data), before)
+        agreement = _agreement(model, _batches(model, data, calibration_rows), before)
     finally:
         model.train(mode)
     whole = sum(one.numel() for stream in chosen for one in model.backbones[stream].native.parameters())
@@ -151,17 +150,11 @@ def _again(backbone: Backbone, known: Quantized, observer: str) -> tuple[Quantiz
     return replace(known, observer=observer), tuple(path for path in every if path not in known.layers)
 
 
-def _batches(model: Model, data: Any) -> Iterator[Any]:
-    """Give what the model takes of the training rows, batch by batch."""
+def _batches(model: Model, data: Any, most: int) -> Iterator[Any]:
+    """Give what the model takes of training rows, evenly spread, batch by batch."""
     if hasattr(data, "batches") and not isinstance(data, Table):
-        yield from data.batches()
-        return
-    table = read_for(model, data, strict=False)
-    kept = [row for row in range(len(table)) if table.split is None or table.split[row] in (None, "train")]
-    held = SampleRows(model, table.select(kept), {})
-    collator = Collator(model.preparers())
-    for first in range(0, len(held), BATCH):
-        yield collator([held[row] for row in range(first, min(first + BATCH, len(held)))])["inputs"]
+        return iter(data.batches(most=most))
+    return (batch["inputs"] for batch in look_at(model, data, most=most, size=BATCH))
 
 
 def _with(first: Any, others: Iterator[Any]) -> Iterator[Any]:

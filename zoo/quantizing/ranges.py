@@ -43,16 +43,15 @@ def library() -> Any:
 
 
 def find_ranges(
-    model: Model, roundings: Mapping[str, Rounding], batches: Iterable[Any], observer: Observer, rows: int
+    model: Model, roundings: Mapping[str, Rounding], batches: Iterable[Any], observer: Observer
 ) -> tuple[int, list[dict[str, Tensor]]]:
     """Set the ranges of all places by what comes there in float.
 
     Args:
         model: The model, in eval mode, rounding already.
         roundings: What its backbones round with.
-        batches: What the model takes, batch by batch; no more of them are asked for than needed.
+        batches: What the model takes, batch by batch.
         observer: By what a range is found.
-        rows: How many rows to look at, at the most.
 
     Returns:
         How many rows were looked at, and what the tasks gave, on the CPU.
@@ -82,8 +81,6 @@ def find_ranges(
                 given = model(placed(batch, place))
                 outputs.append({name: output.cpu() for name, output in given.items()})
                 looked += len(next(iter(given.values()))) if given else 1
-                if looked >= rows:
-                    break
             for name, rounding in roundings.items():
                 for number, one in enumerate(seen[name]):
                     rounding.ranges[number] = _bounds(one)

@@ -14,8 +14,8 @@ from zoo.contracts.features import Features, Want
 from zoo.contracts.head import Task
 from zoo.contracts.objective import Batch, Objective, TrainingRows
 from zoo.errors import ConfigError
+from zoo.norms import measure_norms, norms_that_follow
 from zoo_methods.adapting.losses import coral_loss, mmd_loss, reversal_strength, reverse
-from zoo_methods.adapting.norms import adapt_norms, has_statistics
 
 if TYPE_CHECKING:
     from zoo.model import Model
@@ -70,7 +70,7 @@ class Adapting(Objective):
             ConfigError: If what is to be adapted rests.
         """
         if self.how == "adabn":
-            if not any(one.training and has_statistics(one) for one in model.modules()):
+            if not norms_that_follow(model):
                 raise ConfigError("how='adabn' changes norms of stages that train, and all of them rest; see freeze=….")
             return batch.losses
         source = _present(batch.features[self.stream])
@@ -104,7 +104,7 @@ class Adapting(Objective):
     def finish(self, model: Model) -> None:
         """Give the norms the statistics of the rows without labels, if that is asked for."""
         if self.norms and self._rows is not None:
-            count = adapt_norms(model, self._rows.unlabelled())
+            count = measure_norms(model, self._rows.unlabelled(), told="unlabelled=…")
             log.info("%d norms have the statistics of the rows without labels.", count)
 
 

@@ -58,7 +58,7 @@ class Rows:
     def __len__(self):
         return len(self.inputs)
 
-    def batches(self, other=None):
+    def batches(self, other=None, *, most=None):
         return iter(self.inputs.split(3))
 
 

@@ -61,7 +61,8 @@ def test_another_share_and_importance_give_other_widths():
     for settings in (
         {"macs": 0.8},
         {"macs": 0.5},
-        {"macs": 0.5, "importance": "random"},
+        {"macs": 0.5, "ranking": "global"},
+        {"macs": 0.5, "ranking": "global", "importance": "random"},
         {"macs": 0.5, "multiple_of": 8},
     ):
         model = build("timm:test_efficientnet")
@@ -69,7 +70,7 @@ def test_another_share_and_importance_give_other_widths():
             model, table(8), method="pruning", **{"multiple_of": 1, **RUN, "epochs": 1, "validation": 0, **settings}
         )
         found.append(str(model.spec.streams["main"].backbone.widths))
-    assert len(set(found)) == 4
+    assert len(set(found)) == 5
 
 
 @pytest.mark.slow

@@ -38,6 +38,35 @@ def test_a_net_is_brought_to_the_shapes_of_a_narrower_one_on_any_device():
     assert torch.equal(wide[:5].eval()(pictures), narrow[:5].eval()(pictures))
 
 
+class Block(nn.Module):
+    """A layer with scales of its own, as blocks of ConvNeXt have them in timm and torchvision."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(width))
+        self.scale = nn.Parameter(torch.ones(width, 1, 1))
+        self.both = nn.Parameter(torch.ones(2, width))
+        self.factor = nn.Parameter(torch.ones(()))
+        self.register_parameter("none", None)
+
+
+def test_scales_of_channels_that_stand_in_no_layer_are_widths_too():
+    narrow = Block(3)
+    narrow.both = nn.Parameter(torch.ones(2, 6))
+    wide = Block(6)
+    assert widths_of(narrow, wide) == {"": {"gamma": 3, "scale": 3}}
+    reshape(wide, widths_of(narrow, wide), where="it")
+    assert shapes(wide) == shapes(narrow)
+
+    for widths, told in (
+        ({"both": 3}, "its sizes are gamma, scale"),
+        ({"gamma": 9}, "from 1 to 3"),
+        ({"gamma": 0}, "from 1 to 3"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            reshape(wide, {"": widths}, where="it")
+
+
 def test_the_first_rows_and_columns_of_random_weights_stay():
     wide = net()
     before = wide[4].weight.detach().clone()

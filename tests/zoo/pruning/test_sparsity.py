@@ -38,6 +38,17 @@ def test_the_smallest_weights_of_all_layers_are_zero_as_torch_has_it(reference, 
     assert torch.equal(layers(zoo.load(tmp_path / "sparse"))[0].weight, weights[0])
 
 
+@pytest.mark.parametrize("importance", ["l1", "random"])
+def test_the_share_holds_for_each_layer_as_torch_has_it(importance):
+    model, truth = build(), build()
+    zoo.prune(model, sparsity=0.6, ranking="local", importance=importance)
+    for layer, one in zip(layers(truth), layers(model), strict=True):
+        assert int((one.weight == 0).sum()) == round(0.6 * one.weight.numel())
+        if importance == "l1":
+            torch_prune.l1_unstructured(layer, "weight", amount=round(0.6 * one.weight.numel()))
+            assert torch.equal(one.weight, layer.weight)
+
+
 def test_more_zeros_than_asked_for_stay_and_further_ones_are_added_to_them():
     model = build()
     zoo.prune(model, sparsity=0.5)

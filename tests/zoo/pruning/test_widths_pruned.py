@@ -88,6 +88,76 @@ def test_widths_stay_multiples_of_what_was_asked(small):
     )
 
 
+@pytest.mark.parametrize(
+    ("ranking", "kept"),
+    [("local", {"0": 12, "2": 24}), ("global", {"0": FIRST, "2": 16})],
+)
+def test_layers_are_ranked_by_themselves_or_together(small, ranking, kept):
+    model = small()
+    native = model.backbones["main"].native
+    with torch.no_grad():  # half of the second layer is worth a tenth of what all others are
+        for layer in (native[0], native[2]):
+            layer.weight.fill_(1)
+            layer.bias.fill_(1)
+        native[2].weight[::2] = native[2].bias[::2] = 0.1
+    target = by_hand(12, 24) if ranking == "local" else by_hand(FIRST, 16)
+    zoo.prune(model, macs=target / by_hand(FIRST, SECOND), ranking=ranking, importance="l1", multiple_of=4)
+    widths = model.spec.streams["main"].backbone.widths
+
+    assert {path: sizes.get("out_channels", FIRST) for path, sizes in {"0": {}, **widths}.items()} == kept
+
+
+def test_widths_go_to_the_nearest_multiple_and_no_further_than_the_target_needs(small):
+    model = small()
+    zoo.prune(model, macs=0.9, multiple_of=8)  # a share of 0.05 of 16 channels is less than half of 8
+    widths = model.spec.streams["main"].backbone.widths
+    assert widths == {"2": {"out_channels": 24}}
+
+
+def with_norms(rows=96):
+    """Give a model with norms, and data that lie sorted by class, far from what its norms were made for."""
+    model = build("timm:test_resnet")
+    noise = torch.randn(rows, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    samples = tuple(TensorSample(f"{n}", one + 3 * (2 * n // rows)) for n, one in enumerate(noise))
+    data = Table(
+        "made up", {"image": samples}, {"kind": Column("kind", "text", tuple("a" * (rows // 2) + "b" * (rows // 2)))}
+    )
+    return model, data
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("importance", ["l2", "taylor"])
+def test_norms_are_measured_anew_on_what_is_left(importance):
+    model, data = with_norms()
+    first = next(layer for layer in model.backbones["main"].native.modules() if isinstance(layer, torch.nn.BatchNorm2d))
+    assert not first.running_mean.any()
+    report = zoo.prune(model, macs=0.6, multiple_of=1, importance=importance, data=data)
+    seen = []
+    native = model.backbones["main"].native
+    norm = next(one for one in native.modules() if isinstance(one, torch.nn.BatchNorm2d))
+    norm.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    with torch.no_grad():
+        model(model.preprocess([{"image": sample} for sample in data.samples("image")]))
+    values = seen[0].transpose(0, 1).flatten(1)
+
+    assert report.norms == sum(isinstance(one, torch.nn.BatchNorm2d) for one in native.modules())
+    assert len(norm.running_mean) < len(first.running_mean)
+    torch.testing.assert_close(norm.running_mean, values.mean(dim=1), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(norm.running_var, values.var(dim=1), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_frozen_part_is_measured_too_and_stays_frozen():
+    model, data = with_norms()
+    model.freeze(until="s1")
+    rested = model.frozen()
+    zoo.prune(model, macs=0.6, multiple_of=1, data=data)
+    norms = [one for one in model.backbones["main"].native.modules() if isinstance(one, torch.nn.BatchNorm2d)]
+
+    assert model.frozen() == rested
+    assert all(bool(norm.running_mean.any()) for norm in norms)
+
+
 def test_a_model_that_meets_the_target_stays_and_a_smaller_target_goes_on_from_there(small):
     model = small()
     first = zoo.prune(model, macs=0.6, multiple_of=1)
@@ -194,6 +264,23 @@ def test_whole_heads_of_attention_go_and_the_residual_stream_keeps_its_width():
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_each_block_of_a_transformer_loses_the_same_where_it_is_ranked_by_itself():
+    left = {}
+    for ranking in ("local", "global"):
+        model = build("timm:test_vit")
+        with torch.no_grad():
+            for number, block in enumerate(model.backbones["main"].native.blocks):
+                block.mlp.fc1.weight[:: 2 + number] *= 1e-3  # the first blocks have more that does nothing
+                block.mlp.fc2.weight[:, :: 2 + number] *= 1e-3
+        zoo.prune(model, macs=0.8, multiple_of=1, ranking=ranking)
+        left[ranking] = [block.mlp.fc1.out_features for block in model.backbones["main"].native.blocks]
+
+    assert len(set(left["local"])) == 1
+    assert left["global"] == sorted(left["global"])
+    assert left["global"][0] < left["global"][-1]
+
+
 def test_several_heads_read_what_is_left_and_one_that_cannot_follow_keeps_the_width():
     follows = {"type": "classifier", "name": "kind", "classes": ["a", "b"], "hidden": 8}
     number = {"type": "regression", "name": "age"}
@@ -319,7 +406,9 @@ WRONG = {
     "no time": ({"latency": 0}, "latency must be milliseconds above 0"),
     "an importance of widths": ({"sparsity": 0.5, "importance": "l2"}, "one of l1, random for sparsity"),
     "no data": ({"macs": 0.5, "importance": "taylor"}, "pass data="),
-    "data for nothing": ({"macs": 0.5, "data": "photos"}, "looks at no data"),
+    "data for nothing": ({"macs": 0.5, "data": "photos"}, "no norms with running statistics to measure"),
+    "data for weights": ({"sparsity": 0.5, "data": "photos"}, "sparsity=… looks at no data"),
+    "a ranking of its own": ({"macs": 0.5, "ranking": "layer"}, "ranking must be one of local, global, got 'layer'"),
     "half a channel": ({"macs": 0.5, "multiple_of": 0}, "multiple_of must be a whole number, 1 or more"),
     "widths of weights": ({"sparsity": 0.5, "multiple_of": 8}, "multiple_of is of widths, and sparsity=… changes none"),
     "a negative seed": ({"macs": 0.5, "seed": -1}, "seed must be a whole number, 0 or more"),

@@ -150,6 +150,7 @@ def test_another_model_sees_the_same_rows_in_its_own_form(model, table, asking):
 
         def begin(self, model, rows):
             self.before = torch.cat([inputs["image"] for inputs in rows.batches("teacher")])
+            self.some = [inputs["image"] for inputs in rows.batches("teacher", most=6)]
             self.fixed = rows.fixed
 
     made = asking(Beside)
@@ -158,6 +159,9 @@ def test_another_model_sees_the_same_rows_in_its_own_form(model, table, asking):
 
     assert made[0].fixed
     assert torch.equal(batch.others["teacher"]["image"], made[0].before[batch.rows])
+    assert [len(some) for some in made[0].some] == [3, 3]
+    assert torch.equal(made[0].some[0], made[0].before[[0, 2, 5]])
+    assert torch.equal(made[0].some[1], made[0].before[[1, 4, 6]])
 
 
 def test_a_run_without_labels_judges_nothing_and_leaves_the_heads_alone(model, table, asking):

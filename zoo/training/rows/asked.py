@@ -15,6 +15,7 @@ from zoo.ensembling.ensemble import Ensemble
 from zoo.errors import ConfigError
 from zoo.model import Model
 from zoo.training.rows.batches import Collator, Row, SampleRows, ViewRows, view_seed
+from zoo.training.rows.looking import spread
 from zoo.training.rows.masks import Targets
 from zoo.training.rows.predictor import Predictor
 
@@ -192,9 +193,9 @@ class RowsToSee:
     def __len__(self) -> int:
         return len(self._table)
 
-    def batches(self, other: str | None = None) -> Iterator[Any]:
+    def batches(self, other: str | None = None, *, most: int | None = None) -> Iterator[Any]:
         """Give what the model takes of the rows, or another model of the objective's, batch by batch."""
-        return self._inputs(self._model(other), self._table)
+        return self._inputs(self._model(other), self._table, most)
 
     def keep(self, rows: Sequence[int]) -> dict[str, Any]:
         """Copy rows into a tree of tensors and JSON, for ``model.state``; see :meth:`zoo.Table.keep`."""
@@ -204,7 +205,9 @@ class RowsToSee:
         """Give what the model takes of the rows without labels, batch by batch."""
         return iter(()) if self._unlabelled is None else self._inputs(self._model(None), self._unlabelled)
 
-    def _inputs(self, model: Predictor, table: Table) -> Iterator[Any]:
+    def _inputs(self, model: Predictor, table: Table, most: int | None = None) -> Iterator[Any]:
         rows = SampleRows(model, table, {})
-        for batch in DataLoader(rows, batch_size=self._size, collate_fn=Collator(model.preparers())):
+        places = None if most is None else spread(len(rows), most, self._size)
+        size = self._size if places is None else 1
+        for batch in DataLoader(rows, size, batch_sampler=places, collate_fn=Collator(model.preparers())):
             yield placed(batch, self.place)["inputs"]

@@ -1,4 +1,4 @@
-"""Norms with running statistics, given those of other rows."""
+"""Norms with running statistics, given those of rows that are passed through the model once more."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ from torch.utils._pytree import tree_leaves
 
 from zoo.errors import ConfigError
 
-__all__ = ["adapt_norms", "has_statistics", "norms_that_follow"]
+__all__ = ["measure_norms", "norms_that_follow", "running_norms"]
 
 
-def has_statistics(module: nn.Module) -> bool:
-    """Say whether a module is a norm that keeps running statistics."""
-    return isinstance(module, _BatchNorm) and module.running_var is not None
+def running_norms(model: nn.Module) -> list[Any]:
+    """Give the norms of a model that keep running statistics."""
+    return [one for one in model.modules() if isinstance(one, _BatchNorm) and one.running_var is not None]
 
 
 def norms_that_follow(model: nn.Module) -> list[Any]:
     """Give the norms whose running statistics follow batches in training: those of frozen stages do not.
 
     Args:
-        model: The model, in any mode; it is in eval mode afterwards.
+        model: The model, in any mode, which it keeps.
     """
+    mode = model.training
     model.train()
-    found = [one for one in model.modules() if one.training and has_statistics(one)]
-    model.eval()
+    found = [norm for norm in running_norms(model) if norm.training]
+    model.train(mode)
     return found
 
 
 @torch.no_grad()
-def adapt_norms(model: nn.Module, batches: Iterable[Any]) -> int:
-    """Give the norms the mean and variance of what they see of other rows, and no other tensor a new value.
+def measure_norms(model: nn.Module, batches: Iterable[Any], *, told: str) -> int:
+    """Give the norms the mean and variance of what they see of these rows, and no other tensor a new value.
 
     A batch passes with its own statistics, as in training, and the mean and the unbiased variance over all rows are
     put together of those of the batches. A batch of one row is left out.
@@ -43,6 +44,7 @@ def adapt_norms(model: nn.Module, batches: Iterable[Any]) -> int:
     Args:
         model: The model; it is in eval mode afterwards.
         batches: What the model takes.
+        told: What the rows are, for the message.
 
     Returns:
         How many norms were given new statistics.
@@ -75,7 +77,7 @@ def adapt_norms(model: nn.Module, batches: Iterable[Any]) -> int:
             norm.num_batches_tracked.copy_(tracked)
         model.eval()
     if norms and not any(moments.count for moments in seen):
-        raise ConfigError("The statistics of norms are of two rows without labels or more; unlabelled=… has fewer.")
+        raise ConfigError(f"The statistics of norms are of two rows or more; {told} has fewer.")
     found = [(norm, moments) for norm, moments in zip(norms, seen, strict=True) if moments.count > 1]
     for norm, moments in found:
         norm.running_mean.copy_(moments.mean)

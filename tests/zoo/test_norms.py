@@ -1,11 +1,11 @@
-"""Norms get the statistics of other rows: of all of them, exactly, and nothing else changes."""
+"""Norms get the statistics of rows: of all of them, exactly, and nothing else changes."""
 
 import pytest
 import torch
 from torch import nn
 
 from zoo.errors import ConfigError
-from zoo_methods.adapting.norms import adapt_norms, norms_that_follow
+from zoo.norms import measure_norms, norms_that_follow
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def rows():
 
 def test_a_norm_gets_mean_and_variance_of_all_rows_whatever_the_batches(rows):
     net = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 2, 1), nn.Dropout(0.5))
-    count = adapt_norms(net, rows.split(4))
+    count = measure_norms(net, rows.split(4), told="data=…")
 
     assert count == 1
     torch.testing.assert_close(net[0].running_mean, rows.mean(dim=(0, 2, 3)))
@@ -24,7 +24,7 @@ def test_a_norm_gets_mean_and_variance_of_all_rows_whatever_the_batches(rows):
 
 def test_a_norm_above_another_sees_what_batch_statistics_give(rows):
     net = nn.Sequential(nn.BatchNorm2d(3, affine=False), nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
-    adapt_norms(net, [rows])
+    measure_norms(net, [rows], told="data=…")
     centred = (rows - rows.mean(dim=(0, 2, 3), keepdim=True)) / (
         rows.var(dim=(0, 2, 3), keepdim=True, unbiased=False) + net[0].eps
     ).sqrt()
@@ -34,7 +34,7 @@ def test_a_norm_above_another_sees_what_batch_statistics_give(rows):
 def test_nothing_but_the_statistics_changes(rows):
     net = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    adapt_norms(net, rows.split(4))
+    measure_norms(net, rows.split(4), told="data=…")
     changed = {name for name, value in net.state_dict().items() if not torch.equal(value, before[name])}
 
     assert changed == {"0.running_mean", "0.running_var", "2.running_mean", "2.running_var"}
@@ -51,14 +51,14 @@ def test_norms_that_rest_or_have_no_statistics_are_left_out(rows):
     before = net[0].running_mean.clone()
 
     assert norms_that_follow(net) == [net[2]]
-    assert adapt_norms(net, [rows]) == 1
+    assert measure_norms(net, [rows], told="data=…") == 1
     assert torch.equal(net[0].running_mean, before)
 
 
 def test_a_batch_of_one_row_is_left_out_and_one_row_alone_refused(rows):
     net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(3))
-    adapt_norms(net, rows.split(5))
+    measure_norms(net, rows.split(5), told="data=…")
     torch.testing.assert_close(net[1].running_mean, rows[:10].mean(dim=(0, 2, 3)))
 
-    with pytest.raises(ConfigError, match="two rows without labels or more"):
-        adapt_norms(net, [rows[:1]])
+    with pytest.raises(ConfigError, match="two rows or more; data=… has fewer"):
+        measure_norms(net, [rows[:1]], told="data=…")
