@@ -70,6 +70,7 @@ QUICK = {"README.md", "docs/how-to/write-a-plugin.md", "docs/reference/reference
 """Pages whose examples take no time, or that are read first."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page",
     [

@@ -147,6 +147,7 @@ def test_a_backbone_without_tokens_is_refused_before_weights_are_looked_for():
     assert all("tokens" in zoo.list(reference)[0].entry.capabilities for reference in hint)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [{}, {"multi_label": True, "heads": 4, "mlp_ratio": 0}, {"cosine": True, "norm": True, "hidden": 8}],

@@ -457,5 +457,6 @@ def test_classifiers_conform(config):
     check_head({"type": "classifier", "name": "species", **config})
 
 
+@pytest.mark.slow
 def test_a_classifier_conforms_on_a_transformer():
     check_head({"type": "classifier", "classes": CLASSES}, "timm:test_vit")

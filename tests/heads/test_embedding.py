@@ -274,6 +274,7 @@ def test_a_setting_that_cannot_be_used_is_one_sentence(make, config, sentence):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [

@@ -214,6 +214,7 @@ def test_what_cannot_be_used_is_one_sentence(fuse, names, config, error, sentenc
 # --- whole models
 
 
+@pytest.mark.slow
 def test_a_backbone_without_what_the_method_reads_is_named_before_any_weights_load():
     backbones = {"a": "timm:test_resnet", "b": "hf:clip#text"}
     head = zoo.head("feature_fusion", head=KIND, method="maps")
@@ -242,6 +243,7 @@ def test_two_backbones_on_one_picture_are_the_same_after_saving_and_loading(conf
         torch.testing.assert_close(model(picture[:1])["kind"], output[:1], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config", [{"method": "gated"}, {"method": "attention", "missing": "mask"}], ids=["gated", "attention"]
 )
@@ -259,6 +261,7 @@ def test_attention_pooling_reads_the_tokens_of_all_streams():
     check_head(head, {"a": "timm:test_resnet", "b": "timm:test_vit"})
 
 
+@pytest.mark.slow
 def test_tasks_inside_are_balanced_by_what_the_fuser_shares_even_on_frozen_backbones():
     tasks = {"type": "multi_task", "heads": [{"name": "sort", **KIND}, AGE], "balance": "gradnorm"}
     head = {"type": "feature_fusion", "name": "all", "head": tasks, "method": "sum", "dim": 8}

@@ -172,5 +172,6 @@ def test_all_tasks_share_one_pass_through_the_backbone():
     assert len(passes) == 1
 
 
+@pytest.mark.slow
 def test_a_multi_task_head_conforms():
     check_head({"type": "multi_task", "name": "all", "heads": [KIND, TAGS, AGE], "weights": {"age": 0.5}})

@@ -103,6 +103,7 @@ def test_uncertainty_weighs_the_gradients_of_the_shared_layer(make):
     torch.testing.assert_close(problem.stepped(), alone["kind"] + 0.5 * alone["age"])
 
 
+@pytest.mark.slow
 def test_a_log_variance_comes_to_the_logarithm_of_its_tasks_loss(make):
     problem = Problem(make, [KIND, AGE], balance="uncertainty", balance_speed=1.0)
     slow, alone = problem.head.balancing.slow, values(problem.plain())

@@ -180,6 +180,7 @@ def test_a_setting_that_cannot_be_used_is_one_sentence(make, config, sentence):
         make("ordinal", **config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [{"classes": GRADES}, {"classes": ["no", "yes"], "norm": True, "hidden": 8}])
 def test_ordinal_heads_conform(config):
     check_head({"type": "ordinal", "name": "grade", **config})

@@ -171,6 +171,7 @@ def test_a_model_with_nothing_to_train_learns_its_prototypes_is_measured_and_sav
     assert again.predict(picture) == model.predict(picture)
 
 
+@pytest.mark.slow
 def test_prototypes_follow_a_backbone_that_trains_to_its_best_epoch():
     table = pictures()
     model = zoo.build("timm:test_resnet", HEAD, weights=None, seed=0)
@@ -183,6 +184,7 @@ def test_prototypes_follow_a_backbone_that_trains_to_its_best_epoch():
     assert not torch.allclose(model.task("kind").prototypes, before, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_prototypes_are_learnt_inside_a_combinator_beside_a_head_that_trains():
     table = pictures()
     other = {"type": "classifier", "name": "other", "classes": ["a", "b"], "target": "kind"}
@@ -194,6 +196,7 @@ def test_prototypes_are_learnt_inside_a_combinator_beside_a_head_that_trains():
     assert len(history.epochs) == 1
 
 
+@pytest.mark.slow
 def test_prototypes_in_a_fusion_are_means_of_what_is_fused():
     table = pictures()
     inner = {"type": "prototype", "classes": ["a", "b"]}

@@ -174,6 +174,7 @@ def test_features_without_the_pooled_vector_are_refused(make):
         make("regression")({"main": zoo.Features()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [{}, {"loss": "huber", "bounds": [0.0, 1.0], "norm": True, "hidden": 8}, {"loss": "mae", "standardize": False}],

@@ -325,6 +325,7 @@ def test_scores_of_two_sizes_are_not_averaged():
         model({"a": drawn(1, 3, 64, 64), "b": drawn(1, 3, 96, 96)})
 
 
+@pytest.mark.slow
 def test_it_conforms_on_the_maps_of_two_backbones():
     check_head(
         {"type": "feature_fusion", "name": "all", "head": {**HEAD}, "method": "maps", "dim": 8},
@@ -332,6 +333,7 @@ def test_it_conforms_on_the_maps_of_two_backbones():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backbone", "config"),
     [
@@ -375,6 +377,7 @@ def test_a_setting_that_cannot_be_used_is_one_sentence(paint, config, sentence):
         paint(**config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backbone", "config", "missing"),
     [("timm:test_resnet", {"reductions": [4, 64]}, "maps@64"), ("hf:clip#text", {}, "maps@4")],

@@ -83,6 +83,7 @@ def test_beside_zero_shot_logits_the_cache_is_a_residual(make):
     np.testing.assert_allclose(task.score(Features(embed=F.normalize(new))).numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_few_shots_are_drawn_kept_and_saved(tmp_path):
     generator = torch.Generator().manual_seed(0)
     colours = 2 * torch.randn(3, 3, 1, 1, generator=generator)
@@ -144,5 +145,6 @@ def test_a_setting_that_cannot_be_used_is_one_sentence(make, config, sentence):
         make("tip_adapter", **{"classes": CLASSES, **config})
 
 
+@pytest.mark.slow
 def test_tip_adapters_conform():
     check_head({"type": "tip_adapter", "name": "kind", "classes": CLASSES, "shots": 2, "alpha": 3.0, "beta": 2.0})

@@ -293,6 +293,7 @@ def test_each_stream_is_asked_for_what_the_head_inside_reads(streams):
 # --- whole models
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [
@@ -324,6 +325,7 @@ def test_a_model_trains_every_parameter_and_is_the_same_after_saving_and_loading
         torch.testing.assert_close(one[name], output[:1], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [

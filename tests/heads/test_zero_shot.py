@@ -85,6 +85,7 @@ def pictures(rows=3):
 # --- against the library
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_logits_are_those_of_clip(clip):
     folder, whole = clip

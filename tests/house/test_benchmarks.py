@@ -93,6 +93,7 @@ def test_the_table_of_methods_says_how_far_the_advised_one_is_behind_the_best(mo
     assert "auto behind feature_extraction | +0.0250, NOT within a point; as plain method: partial +0.0050" in told
 
 
+@pytest.mark.slow
 def test_the_cells_of_the_benchmark_are_drawn_by_the_seed_beside_one_test_split(monkeypatch):
     methods = script("methods", monkeypatch)
     table = methods.cells()

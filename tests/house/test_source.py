@@ -4,6 +4,8 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
 from zoo.hooks import ZooHooks
 
 UNPICKLERS = {"pickle", "cPickle", "_pickle", "joblib", "dill", "cloudpickle", "shelve", "marshal", "jsonpickle"}
@@ -53,6 +55,7 @@ def test_every_module_is_named_by_what_it_holds(sources):
     assert [path for path in sources if path.stem in ("utils", "util", "helpers", "helper", "common", "misc")] == []
 
 
+@pytest.mark.slow
 def test_nothing_is_unpickled(root, sources):
     guilty = {}
     for path in sources:

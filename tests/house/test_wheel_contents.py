@@ -18,6 +18,7 @@ def names(root, tmp_path_factory) -> list[str]:
     return zipfile.ZipFile(wheel).namelist()
 
 
+@pytest.mark.slow
 def test_only_zoo_and_its_plugins_are_at_the_top(names, project):
     packages = project["project"]["entry-points"]["zoo"].values()
     info = f"headzoo-{project['project']['version']}.dist-info"

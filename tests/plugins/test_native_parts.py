@@ -109,6 +109,7 @@ def test_plain_torchvision_rebuilds_the_folder_of_its_backbone(tmp_path, name):
         assert torch.equal(alone.eval()(batch), model.features(batch)["main"].pooled)
 
 
+@pytest.mark.slow
 def test_the_folder_of_a_package_has_the_keys_of_the_packages_own_module(tmp_path):
     model = zoo.build("pypi:efficientnet-lite0", HEAD, weights=None)
     path, _ = saved(model, tmp_path)

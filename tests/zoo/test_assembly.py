@@ -297,6 +297,7 @@ def test_a_setting_that_is_no_json_is_refused():
 # --- one spec
 
 
+@pytest.mark.slow
 def test_the_spec_of_a_model_builds_the_same_model_after_json():
     model = zoo.build("timm:mobilenetv3_small_050", [kinds(), zoo.head("regression", name="age")], weights=None, seed=3)
     again = assemble(from_json(ModelSpec, to_json(model.spec)), weights=None)

@@ -63,12 +63,14 @@ def augmentations(draw: st.DrawFn) -> Augmentation:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(augmentations())
 def test_an_augmentation_comes_back_from_json_as_it_was(augmentation):
     assert from_json(Augmentation, to_json(augmentation)) == augmentation
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(augmentations(), st.integers(0, 2**63 - 1), st.integers(8, 200), st.integers(8, 200))
 def test_a_view_has_the_backbones_size_and_equal_seeds_give_equal_views(augmentation, seed, width, height):
@@ -82,6 +84,7 @@ def test_a_view_has_the_backbones_size_and_equal_seeds_give_equal_views(augmenta
     assert bool(one.isfinite().all())
 
 
+@pytest.mark.slow
 def test_the_standard_views_are_those_of_torchvisions_reference_recipe():
     reference = v2.Compose(
         [

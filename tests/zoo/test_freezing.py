@@ -63,6 +63,7 @@ def train(model, steps=3, call=TRAIN["the model"]):
         optimizer.step()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_three_training_steps_leave_what_is_frozen_bit_equal(name):
     model = build(name, FAMILIES[name])
@@ -79,6 +80,7 @@ def test_three_training_steps_leave_what_is_frozen_bit_equal(name):
         assert torch.equal(model.eval().features(image)["main"].pooled, pooled)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", TRAIN)
 @pytest.mark.parametrize("name", ["levit_128s", "test_efficientnet"])
 def test_whoever_calls_train_what_is_frozen_rests(name, call):
@@ -95,6 +97,7 @@ def test_whoever_calls_train_what_is_frozen_rests(name, call):
         assert torch.equal(model.features(image)["main"].pooled, pooled)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mobilenetv3_small_050", "test_resnet", "test_vit", "test_convnext", "test_nfnet"])
 def test_freezing_until_a_stage_trains_all_that_comes_after(name):
     model = build(name)
@@ -134,6 +137,7 @@ def test_the_maps_of_frozen_stages_stay_equal_while_the_rest_trains():
     assert not torch.equal(before["s3"], after["s3"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["test_vit", "mobilenetv3_small_050"])
 def test_dropout_and_drop_path_rest_in_a_frozen_backbone(name):
     model = build(name, "drop_rate=0.5&drop_path_rate=0.5")
@@ -216,6 +220,7 @@ def test_freezing_keeps_the_mode_of_what_is_not_frozen(mode):
     assert model.unfreeze().backbones["main"].native.layer1.training is mode
 
 
+@pytest.mark.slow
 def test_freezing_changes_no_key_and_no_class():
     model = build("levit_128s")
     keys, classes = list(model.state_dict()), [type(module) for module in model.modules()]
@@ -225,6 +230,7 @@ def test_freezing_changes_no_key_and_no_class():
     assert [type(module) for module in model.modules()] == classes
 
 
+@pytest.mark.slow
 def test_a_copy_is_frozen_by_itself():
     model = build("levit_128s").freeze()
     copied = copy.deepcopy(model)

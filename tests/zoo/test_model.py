@@ -328,6 +328,7 @@ def test_a_model_compiles_to_one_graph(reference):
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
+@pytest.mark.slow
 def test_a_model_exports_to_one_graph():
     built = zoo.build("timm:test_resnet", kinds(), weights=None)
     image = torch.randn(2, 3, 64, 64)

@@ -64,6 +64,7 @@ def noise(width: int, height: int, bands: int = 3) -> Image.Image:
     return Image.fromarray(rng.integers(0, 256, (height, width, bands), dtype=np.uint8))
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(recipes(tuple(range(1, 14))))
 def test_a_recipe_comes_back_from_json_as_it_was(recipe):
@@ -81,6 +82,7 @@ def test_a_recipe_written_before_there_were_more_fields_still_reads():
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(recipes(), st.sampled_from([(37, 50), (1, 1), (90, 20)]))
 def test_every_recipe_gives_the_size_that_it_promises_in_finite_floats(recipe, size):
@@ -93,6 +95,7 @@ def test_every_recipe_gives_the_size_that_it_promises_in_finite_floats(recipe, s
         assert tensor.shape[1:] == recipe.size
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(recipes(), st.lists(st.tuples(SIDE, SIDE), min_size=2, max_size=4))
 def test_a_fixed_recipe_gives_one_size_for_pictures_of_any(recipe, sizes):
@@ -253,6 +256,7 @@ def test_a_field_that_nobody_knows_is_refused_in_json(key):
         from_json(Preprocessing, {"size": [8, 8], "resize": [8], key: 1})
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(recipes(), st.tuples(SIDE, SIDE))
 def test_at_another_size_a_recipe_gives_that_size(recipe, size):

@@ -40,6 +40,7 @@ class Keep(ResizeKeepRatio):
         return tuple(self.get_params(blank(height, width), self.size, self.longest))
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(SIDE, SIDE, EDGE)
 def test_one_number_is_the_shorter_side_as_in_torchvision_and_transformers(height, width, edge):
@@ -52,6 +53,7 @@ def test_one_number_is_the_shorter_side_as_in_torchvision_and_transformers(heigh
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(SIDE, SIDE, EDGE, EDGE)
 def test_cover_and_contain_are_timms_rules(height, width, rows, columns):
@@ -62,6 +64,7 @@ def test_cover_and_contain_are_timms_rules(height, width, rows, columns):
         assert scaled_size(height, width, (rows, columns), fit, 1, "down") == tuple(max(1, side) for side in size)
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(SIDE, SIDE, EDGE, EDGE)
 def test_contain_down_is_transformers_largest_height_and_width(height, width, rows, columns):
@@ -78,6 +81,7 @@ def test_contain_half_up_is_the_rule_of_segment_anything(height, width, edge):
     assert scaled_size(height, width, (edge, edge), "contain_half_up", 1, "down") == tuple(max(1, n) for n in expected)
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @example(512, 16, 16, 496, 16)
 @example(16, 512, 16, 496, 16)
@@ -104,6 +108,7 @@ def test_limit_down_is_the_rule_of_torchvisions_detectors(height, width, shorter
     assert scaled_size(height, width, (shorter, longer), "limit_down", 1, "down") == tuple(expected)
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(SIDE, SIDE, EDGE, st.integers(2, 64))
 def test_limit_half_up_is_the_rule_of_bridge_tower(height, width, shorter, multiple):
@@ -115,6 +120,7 @@ def test_limit_half_up_is_the_rule_of_bridge_tower(height, width, shorter, multi
     assert ours == tuple(max(multiple, side) for side in expected)
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(SIDE, SIDE, EDGE, st.integers(2, 64))
 def test_within_is_the_rule_of_pixtral(height, width, edge, patch):
@@ -124,6 +130,7 @@ def test_within_is_the_rule_of_pixtral(height, width, edge, patch):
         assert scaled_size(height, width, (edge, edge), "within", patch, "up") == expected
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(sorted(RULES)), SIDE, SIDE, EDGE, EDGE, st.integers(1, 64), st.sampled_from(["down", "up"]))
 def test_a_size_is_of_whole_multiples_and_keeps_the_shape_unless_it_need_not(
@@ -160,6 +167,7 @@ def test_a_border_is_cut_and_filled_as_timm_does():
         assert np.array_equal(ours.numpy(), theirs), size
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(SIDE, SIDE, st.sampled_from((14, 28, 32)), st.integers(1, 10**5), st.integers(0, 10**7))
 def test_a_budget_of_pixels_is_spent_as_qwen_and_glm_spend_it(height, width, multiple, least, more):

@@ -40,6 +40,7 @@ def typed(reference: Reference) -> dict[str, tuple[type, object]]:
     return {name: (type(value), value) for name, value in reference.options.items()}
 
 
+@pytest.mark.slow
 @given(REFERENCES)
 def test_what_is_written_is_read_back_with_every_piece_and_type(reference):
     again = Reference.parse(str(reference))
@@ -54,6 +55,7 @@ def test_what_is_written_is_read_back_with_every_piece_and_type(reference):
     assert typed(again) == typed(reference)
 
 
+@pytest.mark.slow
 @given(REFERENCES)
 def test_writing_what_was_read_gives_the_same_text(reference):
     text = str(reference)
@@ -61,6 +63,7 @@ def test_writing_what_was_read_gives_the_same_text(reference):
     assert str(Reference.parse(text)) == text
 
 
+@pytest.mark.slow
 @given(REFERENCES)
 def test_a_reference_survives_pickling_and_keeps_its_hash(reference):
     again = pickle.loads(pickle.dumps(reference))
@@ -79,6 +82,7 @@ def test_any_text_is_read_or_refused(text):
     assert Reference.parse(str(reference)) == reference
 
 
+@pytest.mark.slow
 @given(REFERENCES, REFERENCES)
 def test_equal_references_have_equal_hashes(one, other):
     assert (one == other) == (str(one) == str(other))

@@ -95,6 +95,7 @@ def test_a_key_that_nobody_knows_is_told_with_its_place_and_the_nearest(kind, da
     assert str(refused.value).startswith(sentence)
 
 
+@pytest.mark.slow
 @given(HEADS)
 def test_a_head_is_the_same_after_json(head):
     text = json.dumps(to_json(head))
@@ -102,6 +103,7 @@ def test_a_head_is_the_same_after_json(head):
     assert from_json(HeadSpec, json.loads(text)) == head
 
 
+@pytest.mark.slow
 @given(HEADS.filter(lambda head: not {"type", "name"} & set(head.config)))
 def test_a_head_is_the_same_after_the_flat_form(head):
     assert HeadSpec.of(head.flat()) == head

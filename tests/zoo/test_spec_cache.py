@@ -51,6 +51,7 @@ def test_a_spec_that_is_measured_without_gradients_is_the_same(measured, monkeyp
     assert len(measured) == 2
 
 
+@pytest.mark.slow
 def test_another_tag_or_option_is_another_spec(measured):
     assert spec("timm:test_vit").inputs[0].channels == 3
     assert spec("timm:test_vit?in_channels=4").inputs[0].channels == 4
@@ -110,6 +111,7 @@ def test_a_refused_reference_keeps_nothing(measured, tmp_path):
     assert kept(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_folders_spec_is_measured_anew_only_where_its_files_say_something_else(monkeypatch, tmp_path):
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
     provider, asked = registry().provider("hf"), []

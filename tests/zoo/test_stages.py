@@ -102,6 +102,7 @@ def test_a_stream_that_is_called_heads_is_a_stream():
     assert model.frozen_heads == frozenset()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "kind"), [("test_resnet", nn.BatchNorm2d), ("levit_128s", nn.BatchNorm1d)])
 def test_pinned_norms_keep_their_statistics_while_their_weights_and_all_else_learn(name, kind):
     model = build(name).freeze_norms().train()

@@ -172,6 +172,7 @@ def test_two_streams_of_one_module_on_one_input_are_one_pass():
     assert all(torch.equal(outputs[task], apart[task]) for task in outputs)
 
 
+@pytest.mark.slow
 def test_the_order_of_the_streams_survives_a_bundle(tmp_path):
     streams = {"z": "timm:test_resnet", "a": "timm:test_vit"}
     model = zoo.build(streams, heads("z", "m"), share={"m": "a"}, weights=None)

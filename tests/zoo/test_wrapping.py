@@ -122,6 +122,7 @@ def test_a_hand_written_net_is_read_from_its_maps():
     assert backbone.stage_of("one.1.running_mean") == "s1"
 
 
+@pytest.mark.slow
 def test_a_net_of_torchvision_gives_what_its_provider_gives():
     model = zoo.build("torchvision:resnet18", weights=None, seed=0)
     theirs = model.backbones["main"]

@@ -50,6 +50,7 @@ def test_the_first_convolution_follows_timms_rule(channels, shape):
     assert torch.equal(ours.flatten(2), adapt_input_conv(channels, flat).flatten(2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 2, 4, 13])
 @pytest.mark.parametrize(
     ("name", "fields", "conv"),
@@ -71,6 +72,7 @@ def test_other_channels_keep_all_other_pretrained_weights(tmp_path, name, fields
     assert backbone(torch.randn(1, channels, 32, 32)).pooled.shape == (1, backbone.spec.pooled_dim)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_grey_picture_gives_what_three_equal_channels_gave(tmp_path):
     reference, model = saved(tmp_path, "vit", VIT)
@@ -81,6 +83,7 @@ def test_a_grey_picture_gives_what_three_equal_channels_gave(tmp_path):
     assert torch.allclose(pooled, model(grey.expand(2, 3, 32, 32)).last_hidden_state[:, 0], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "fields"), [("vit", VIT), ("deit", VIT), ("clip_vision_model", VIT), ("dinov2", DINO)]
 )
@@ -98,6 +101,7 @@ def test_positions_resampled_once_give_what_the_library_resamples_at_each_pass(t
     assert torch.allclose(features.tokens, model(image, **flag).last_hidden_state[:, prefix:], atol=1e-5)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_table_of_relative_positions_is_resampled_and_keeps_its_class_token(tmp_path):
     fields = {**VIT, "use_relative_position_bias": True, "use_absolute_position_embeddings": False}
@@ -112,6 +116,7 @@ def test_a_table_of_relative_positions_is_resampled_and_keeps_its_class_token(tm
     assert backbone(torch.randn(1, 3, 48, 48)).pooled.shape == (1, 32)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_maps_of_positions_and_those_of_one_axis_are_resampled(tmp_path):
     fields = {
@@ -131,6 +136,7 @@ def test_maps_of_positions_and_those_of_one_axis_are_resampled(tmp_path):
     assert backbone(torch.randn(1, 3, 96, 96)).pooled.shape == (1, 16)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_weights_file_is_adapted_as_a_folder_is(tmp_path):
     reference, model = saved(tmp_path, "vit", VIT)
@@ -144,6 +150,7 @@ def test_a_weights_file_is_adapted_as_a_folder_is(tmp_path):
     assert torch.equal(backbone(image).pooled, folder(image).pooled)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_made_to_fit_is_refused_by_name(tmp_path):
     fields = {"image_size": 64, "hidden_sizes": [16, 24, 32], "num_attention_heads": [1, 2, 3], "depths": [1, 1, 1]}
     reference, _ = saved(tmp_path, "levit", {**fields, "key_dim": [8, 8, 8]})

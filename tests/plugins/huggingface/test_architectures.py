@@ -170,6 +170,7 @@ def test_the_pooled_vector_is_the_librarys(name):
     assert pooled.shape == (2, backbone.spec.pooled_dim)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PICTURES)
 @torch.no_grad()
 def test_each_map_is_the_librarys_hidden_state_in_nchw(name):
@@ -315,6 +316,7 @@ def test_the_pooled_vector_of_a_text_follows_its_rule(name):
     assert torch.equal(features.tokens, last)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_siglip_text_gives_the_librarys_trained_head():
     backbone = ready("siglip_text_model")

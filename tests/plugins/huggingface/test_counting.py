@@ -54,6 +54,7 @@ RULES: dict[str, tuple[Callable[[int, int, int, int], tuple[int, int]], Callable
 """Rule to transformers' own function of height, width, block and most blocks, and the rule's numbers of pixels."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fit", RULES)
 @settings(max_examples=300, deadline=None)
 @given(SIDE, SIDE, st.integers(4, 64), st.integers(4, 300))

@@ -165,6 +165,7 @@ class Likeness(Head):
         return {name: zero_loss(output) for name, output in outputs.items()}
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_head_that_reads_embed_keeps_the_projection(saved, registry_with):
     folder, model = saved("clip")
@@ -201,6 +202,7 @@ def test_embed_of_what_is_no_part_of_a_dual_model_is_refused():
         backbone(IDS, Want(embed=True))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_options_of_the_tower_and_of_the_whole_go_to_their_place():
     fields = {**DUAL["chinese_clip"], "projection_dim": 24, "hidden_size": 16}
@@ -217,6 +219,7 @@ def test_options_of_the_tower_and_of_the_whole_go_to_their_place():
     assert embed.shape == (2, 24)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["altclip", "owlvit", pytest.param("blip", marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_a_tower_of_a_whole_model_is_built_again_from_its_spec(name, saved):

@@ -152,6 +152,7 @@ def test_what_a_checkpoint_says_is_never_mended(tmp_path):
         PROVIDER.spec(Reference("hf", str(tmp_path)))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_text_config_that_lies_flat_in_the_wholes_is_the_one_that_is_used(tmp_path: Path):
     """Early checkpoints have the fields of the language model beside ``vision_config``."""

@@ -245,6 +245,7 @@ FIELDS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_siglip2_is_that_of_the_librarys_processor_and_tower():
     backbone = build("siglip2_vision_model")
@@ -335,6 +336,7 @@ def test_a_picture_that_is_no_whole_number_of_blocks_is_refused_with_the_nearest
         build("qwen3_vl_vision")(torch.randn(1, 3, 32, 40))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_tokens_for_the_language_model_may_be_pooled_instead():
     backbone = build("qwen3_vl_vision", pooling="merged")

@@ -450,6 +450,7 @@ def test_granites_encoder_is_that_of_the_whole_model(name, tmp_path):
     assert torch.equal(features.pooled, theirs.mean(1))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_moonshines_streaming_encoder_sees_its_windows_and_no_padding(tmp_path):
     torch.manual_seed(0)

@@ -95,6 +95,7 @@ def test_blocks_above_the_map_that_is_wanted_are_gone_and_do_not_run(name):
     assert backbone.native_files() == {}
 
 
+@pytest.mark.slow
 def test_a_cut_backbone_compiles_to_one_graph_exports_and_checkpoints():
     class Wanted(torch.nn.Module):
         def __init__(self) -> None:

@@ -56,6 +56,7 @@ def test_every_rule_for_videos_is_tested_here():
     assert {*CASES, "pe_video_encoder"} == set(VIDEO)  # its frames are a timm model's, which has no small form
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 @torch.no_grad()
 def test_pooled_vector_and_tokens_are_the_librarys(name):

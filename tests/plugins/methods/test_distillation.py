@@ -110,6 +110,7 @@ def test_maps_attention_and_relations_are_those_of_the_paired_stages_each_with_i
     )
 
 
+@pytest.mark.slow
 def test_projectors_follow_from_the_seed_and_leave_the_global_generator_alone():
     student, teacher = model(), model(backbone="timm:test_efficientnet")
     before = torch.get_rng_state()
@@ -268,6 +269,7 @@ def test_what_a_teacher_is_told_by_changes_with_its_weights():
     assert one == same != other
 
 
+@pytest.mark.slow
 def test_tasks_that_are_not_named_keep_their_own_loss():
     heads = [zoo.head("classifier", name="kind", classes=CLASSES), zoo.head("regression", name="age")]
     data = table(age=Column("age", "number", tuple(float(n % 2) for n in range(12))))

@@ -91,6 +91,7 @@ def test_adapters_learn_by_themselves_below_a_head_that_rests_and_the_base_stays
     assert zoo.evaluate(model, stripes(seed=9), device="cpu")["kind"]["accuracy"] >= 0.9 > 0.7 >= first
 
 
+@pytest.mark.slow
 def test_nothing_is_trained_but_adapters_and_heads():
     model = build("timm:test_vit")
     model.add_adapters(rank=2)
@@ -108,6 +109,7 @@ def _heads(model):
     return {name for name in model.state_dict() if name.startswith("heads.")}
 
 
+@pytest.mark.slow
 def test_with_merge_the_model_is_plain_again_and_gives_what_its_adapters_gave():
     merged, kept = build(), build()
     before = base(merged)
@@ -122,6 +124,7 @@ def test_with_merge_the_model_is_plain_again_and_gives_what_its_adapters_gave():
         torch.testing.assert_close(merged.eval()(batch)["kind"], kept.eval()(batch)["kind"], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_second_run_goes_on_with_the_same_adapters_and_others_are_refused():
     model = build()
     zoo.fit(model, stripes(), method="lora", **SHORT)
@@ -213,6 +216,7 @@ def test_a_run_that_was_stopped_and_goes_on_ends_bit_equal(tmp_path):
     assert all(torch.equal(theirs[name], tensor) for name, tensor in ours.items())
 
 
+@pytest.mark.slow
 def test_it_is_kept_in_a_bundle_with_its_settings(tmp_path):
     model = build()
     zoo.fit(model, stripes(), method="lora", **SHORT)

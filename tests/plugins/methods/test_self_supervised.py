@@ -292,6 +292,7 @@ def test_rows_for_validation_and_test_are_not_learnt_from():
     assert history.rows == {"train": 5}
 
 
+@pytest.mark.slow
 def test_a_transformer_of_one_size_has_small_views_of_its_size_and_a_convolution_smaller_ones():
     def sizes(reference):
         return [view.size for view in SelfSupervised(how="dino", small_views=1).objective(bare(reference)).views]
@@ -300,6 +301,7 @@ def test_a_transformer_of_one_size_has_small_views_of_its_size_and_a_convolution
     assert sizes("timm:test_resnet") == [None, None, (69, 69)]  # 96/224 of 160
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", HOWS)
 def test_every_setting_changes_something(how):
     base, model = settings(how), bare()
@@ -369,6 +371,7 @@ def test_an_unknown_preset_of_views_and_an_unknown_stream_are_named():
         zoo.fit(bare(), "nowhere", **RUN, stream="mian")
 
 
+@pytest.mark.slow
 def test_one_of_several_streams_trains_by_name_and_none_without():
     def two():
         return bare({"a": "timm:test_resnet", "b": "timm:test_efficientnet"}, inputs="image")
@@ -403,6 +406,7 @@ def test_options_that_could_do_nothing_and_batches_of_one_are_refused(monkeypatc
         SelfSupervised().objective(bare())
 
 
+@pytest.mark.slow
 def test_the_backbone_goes_on_under_a_head_through_a_bundle(tmp_path):
     model = bare()
     zoo.fit(model, photographs(), **RUN, **SMALL)

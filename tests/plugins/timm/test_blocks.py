@@ -42,6 +42,7 @@ def spec_of(text: str) -> BackboneSpec:
     return TimmProvider().spec(resolve(f"timm:{text}").reference)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPELLED)
 def test_the_librarys_own_blocks_spelled_out_are_the_librarys_own_network(name):
     spec = spec_of(f"{name}?blocks={SPELLED[name]}")
@@ -80,6 +81,7 @@ def test_a_multiplier_of_the_architecture_does_not_reach_the_written_widths():
     assert [stage.channels for stage in blocks.maps][-2:] == [16, 24]
 
 
+@pytest.mark.slow
 def test_a_bundle_of_written_blocks_is_loaded_in_a_fresh_process(tmp_path):
     model = zoo.build(f"timm:mnasnet_100?blocks={TINY}&img_size=32&last_width=40", HEAD, weights=None, seed=0)
     model.save(tmp_path / "own")

@@ -45,6 +45,7 @@ def backbone(text: str) -> TimmBackbone:
     return provider.build(provider.spec(Reference.parse(f"timm:{text}")), weights=None).eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["test_resnet", "test_efficientnet", "ghostnet_050", pytest.param("hrnet_w18_small", marks=pytest.mark.slow)],
@@ -150,6 +151,7 @@ def test_a_strangers_spec_that_says_nonsense_of_what_is_read_is_refused(reading)
         TimmProvider().build(hostile, weights=None)
 
 
+@pytest.mark.slow
 def test_a_cut_model_compiles_in_one_graph():
     cut = backbone("test_resnet")
     cut.trim(Want(pooled=False, maps=("s2",)))

@@ -253,6 +253,7 @@ def make(text: str, **build) -> TimmBackbone:
     return provider.build(provider.spec(resolve(f"timm:{text}").reference), weights=None, **build).eval()
 
 
+@pytest.mark.slow
 def test_a_saved_folder_is_one_that_timm_loads(tmp_path):
     ours = make("test_vit?img_size=96&in_channels=1")
     (tmp_path / "config.json").write_text(json.dumps(ours.native_files()["config.json"]))
@@ -263,6 +264,7 @@ def test_a_saved_folder_is_one_that_timm_loads(tmp_path):
     assert torch.equal(theirs(image), ours(image).pooled)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["levit_128s", "test_vit", "test_convnext"])
 def test_a_file_with_the_classifier_in_it_is_poured_in_without_it(tmp_path, name):
     library = timm.create_model(name, num_classes=5).eval()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 import timm
 import torch
 from hypothesis import assume, given, settings
@@ -45,6 +46,7 @@ def test_the_configurations_cover_what_timm_can_do():
     assert sides == {1, 2}
 
 
+@pytest.mark.slow
 def test_every_configuration_of_a_pretrained_tag_is_met_bit_for_bit():
     for n, (name, config) in enumerate(CONFIGURATIONS.items()):
         transform = timm.data.create_transform(**config, is_training=False)
@@ -54,6 +56,7 @@ def test_every_configuration_of_a_pretrained_tag_is_met_bit_for_bit():
         assert torch.equal(ours.apply(image), transform(image)), name
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from(["center", "squash", "border"]),
@@ -74,6 +77,7 @@ def test_any_configuration_is_met_bit_for_bit(mode, interpolation, size, share, 
     assert torch.equal(as_preprocessing(config, size).apply(image), transform(image))
 
 
+@pytest.mark.slow
 def test_an_architecture_that_adds_a_border_is_said_too():
     name = next(name for name, config in CONFIGURATIONS.items() if config["crop_mode"] == "border")
     spec = TimmProvider().spec(Reference("timm", name))

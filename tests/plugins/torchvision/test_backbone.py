@@ -62,6 +62,7 @@ def test_a_pass_that_raises_leaves_nothing_behind(make, image):
     assert backbone(image).maps == {}
 
 
+@pytest.mark.slow
 def test_threads_that_share_a_backbone_each_get_their_own_maps(make):
     backbone = make("resnet18")
     pictures = [torch.full((1, 3, 64, 64), float(i)) for i in range(8)]
@@ -79,6 +80,7 @@ def test_threads_that_share_a_backbone_each_get_their_own_maps(make):
     assert all(right)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda b: pickle.loads(pickle.dumps(b))], ids=["deepcopy", "pickle"])
 def test_a_copy_takes_its_own_maps(make, image, copied):
     backbone = make("resnet18")
@@ -124,6 +126,7 @@ def test_an_exported_program_gives_the_same_features(make, image):
     assert torch.equal(features.maps["s2"], expected.maps["s2"])
 
 
+@pytest.mark.slow
 def test_gradients_flow_from_maps_to_the_stem(make, image):
     backbone = make("densenet121").train()
 
@@ -132,6 +135,7 @@ def test_gradients_flow_from_maps_to_the_stem(make, image):
     assert backbone.native.features.conv0.weight.grad.abs().sum() > 0
 
 
+@pytest.mark.slow
 def test_densenet_recomputes_with_equal_gradients_and_others_say_no(make, image):
     backbone = make("densenet121")
     conv = backbone.native.features.conv0
@@ -157,6 +161,7 @@ def test_a_replaced_stage_is_named_when_its_map_is_wanted(make, image):
         backbone(image, MAPS)
 
 
+@pytest.mark.slow
 def test_auxiliary_classifiers_are_neither_kept_nor_run_in_training(make):
     backbone = make("inception_v3").train()
 
@@ -166,6 +171,7 @@ def test_auxiliary_classifiers_are_neither_kept_nor_run_in_training(make):
     assert backbone.native.AuxLogits is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [
@@ -243,6 +249,7 @@ def test_the_native_files_of_a_body_and_of_a_trimmed_backbone_say_what_is_there(
     assert torch.equal(seen[0], backbone(image, Want(pooled=False, maps=(last,))).maps[last])
 
 
+@pytest.mark.slow
 def test_a_spec_from_json_builds_the_same_module_without_a_network(provider, make):
     backbone = make("inception_v3", in_channels=1, dropout=0.1)
     spec = from_json(BackboneSpec, to_json(backbone.spec))
@@ -254,6 +261,7 @@ def test_a_spec_from_json_builds_the_same_module_without_a_network(provider, mak
     assert again.native.dropout.p == 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["regnet_y_400mf", "swin_v2_t", "mnasnet0_5"])
 def test_a_module_built_on_the_meta_device_takes_its_tensors_by_assignment(provider, make, name):
     backbone = make(name)

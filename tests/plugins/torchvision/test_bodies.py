@@ -150,6 +150,7 @@ def test_the_first_output_of_an_ssd_is_its_third_stage_rescaled(plain):
         assert torch.equal(model.backbone(image)["0"], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_reductions_are_those_of_the_dilated_body(provider, name):
     spec = provider.spec(Reference("torchvision", name))
@@ -181,6 +182,7 @@ def test_the_preprocessing_is_the_detector_s_own_transform(provider, name):
         torch.testing.assert_close(ours, theirs.tensors[0, :, :height, :width], rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_segmentation_model_s_pictures_keep_their_shape_unless_a_size_is_asked_for(provider):
     entry = torchvision.models.get_model_weights("fcn_resnet50").DEFAULT
     picture = Image.effect_noise((300, 200), 90).convert("RGB")
@@ -252,6 +254,7 @@ def test_pretrained_bodies_are_those_that_the_library_loads(make, serve, caplog,
     assert "Left out of the weights: " in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outer", ["backbone.body.", "body.", ""])
 def test_a_weights_file_may_be_of_the_model_its_backbone_or_the_body(make, tmp_path, outer):
     model = library("fasterrcnn_mobilenet_v3_large_320_fpn")
@@ -264,6 +267,7 @@ def test_a_weights_file_may_be_of_the_model_its_backbone_or_the_body(make, tmp_p
     assert all(torch.equal(tensor, expected[key]) for key, tensor in backbone.native.state_dict().items())
 
 
+@pytest.mark.slow
 def test_tensors_that_belong_to_nothing_in_the_model_are_an_error(make, tmp_path):
     state = library("lraspp_mobilenet_v3_large").state_dict() | {"backbone.surplus": torch.zeros(1)}
     save_file(state, tmp_path / "model.safetensors")

@@ -21,6 +21,7 @@ MARKED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*QUICK, *MARKED])
 def test_it_keeps_the_whole_contract(name):
     check_backbone(f"torchvision:{name}")

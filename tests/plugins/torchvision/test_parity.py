@@ -19,6 +19,7 @@ def all_maps(truth) -> Want:
     return Want(maps=tuple(stage.name for stage in truth.backbone.spec.maps))
 
 
+@pytest.mark.slow
 def test_the_pooled_vector_is_what_the_last_layer_of_the_library_receives(truth):
     pooled = truth.backbone(truth.image).pooled
 

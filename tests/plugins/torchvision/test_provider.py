@@ -210,6 +210,7 @@ def test_every_option_of_every_family_reaches_the_builder(provider):
         assert all(any(abs(rate - one) <= 0.1 * one for rate in kept) for one in options.values()), name
 
 
+@pytest.mark.slow
 def test_a_spec_is_known_without_weights_and_says_where_they_are(provider):
     spec = provider.spec(Reference("torchvision", "regnet_y_128gf.IMAGENET1K_SWAG_E2E_V1"))
 

@@ -43,6 +43,7 @@ def frames(count: int, width: int, height: int) -> torch.Tensor:
     return torch.from_numpy(rng.integers(0, 256, (count, 3, height, width), dtype=np.uint8))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ImageClassification", "SemanticSegmentation", "ObjectDetection"])
 def test_every_preset_for_pictures_is_met_bit_for_bit(kind):
     chosen = [name for name in PRESETS if KINDS[name] == kind]

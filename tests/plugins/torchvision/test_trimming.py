@@ -152,6 +152,7 @@ def test_a_trimmed_backbone_can_be_trimmed_further(make):
     }
 
 
+@pytest.mark.slow
 def test_a_classifier_on_a_body_keeps_the_whole_body_and_learns_everywhere():
     model = zoo.build(
         "torchvision:lraspp_mobilenet_v3_large", {"type": "classifier", "classes": ["a", "b"]}, weights=None

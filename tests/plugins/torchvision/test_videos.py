@@ -75,6 +75,7 @@ def test_the_pooled_vector_is_what_the_library_s_classifier_receives(provider, n
         assert features.grid is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_the_spec_says_how_clips_must_be(provider, name):
     spec = provider.spec(Reference("torchvision", name))
@@ -88,6 +89,7 @@ def test_the_spec_says_how_clips_must_be(provider, name):
     assert [stage.name for stage in spec.stages] == ["stem", "s1", "s2", "s3", "s4", "post"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_every_tensor_has_a_stage_and_the_stages_come_in_order(provider, name):
     with torch.device("meta"):
@@ -110,6 +112,7 @@ def test_frames_become_what_the_library_s_preset_makes_of_them(provider):
     assert torch.equal(spec.preprocessing.apply(frames), preset(frames))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [

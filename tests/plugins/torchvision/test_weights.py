@@ -54,6 +54,7 @@ def test_pretrained_weights_are_asked_for_with_their_hash_checked_and_loaded_who
     assert asked == [{"check_hash": True, "weights_only": True}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "dropped"), [("googlenet", ("fc.", "aux1.", "aux2.")), ("inception_v3", ("fc.", "AuxLogits."))]
 )
@@ -72,6 +73,7 @@ def test_auxiliary_classifiers_in_the_file_are_left_out_and_all_else_is_strict(m
         make(name, weights="pretrained")
 
 
+@pytest.mark.slow
 def test_old_densenet_files_with_dots_in_layer_names_are_read(make, serve):
     model = library("densenet121")
     pattern = re.compile(r"(denselayer\d+\.(?:norm|conv))([12]\.)")
@@ -82,6 +84,7 @@ def test_old_densenet_files_with_dots_in_layer_names_are_read(make, serve):
     assert same(make("densenet121", weights="pretrained"), model, ("classifier.",))
 
 
+@pytest.mark.slow
 def test_old_vit_files_with_the_former_names_of_the_mlp_are_read(make, serve):
     model = library("vit_b_32")
     old = {
@@ -107,6 +110,7 @@ def test_mnasnet_loads_although_a_plain_dict_has_no_version(make, serve):
     assert same(make("mnasnet0_5", weights="pretrained"), model, ("classifier.",))
 
 
+@pytest.mark.slow
 def test_another_picture_size_interpolates_the_position_embeddings_as_the_library_does(make, serve):
     model = library("vit_b_32")
     serve(model.state_dict())
@@ -117,6 +121,7 @@ def test_another_picture_size_interpolates_the_position_embeddings_as_the_librar
     assert torch.equal(backbone.native.encoder.pos_embedding, expected)
 
 
+@pytest.mark.slow
 def test_one_channel_sums_the_kernel_so_that_a_grey_picture_gives_the_rgb_response(make, serve):
     serve(library("resnet18").state_dict())
     rgb, grey = make("resnet18", weights="pretrained"), make("resnet18", weights="pretrained", in_channels=1)
@@ -126,6 +131,7 @@ def test_one_channel_sums_the_kernel_so_that_a_grey_picture_gives_the_rgb_respon
     torch.testing.assert_close(grey.native.conv1.weight, rgb.native.conv1.weight.sum(1, keepdim=True))
 
 
+@pytest.mark.slow
 def test_multiples_of_three_channels_share_the_kernel_so_that_equal_channels_give_the_rgb_response(make, serve):
     serve(library("resnet18").state_dict())
     rgb, six = make("resnet18", weights="pretrained"), make("resnet18", weights="pretrained", in_channels=6)
@@ -134,6 +140,7 @@ def test_multiples_of_three_channels_share_the_kernel_so_that_equal_channels_giv
     torch.testing.assert_close(six(picture.expand(-1, 6, -1, -1)).pooled, rgb(picture.expand(-1, 3, -1, -1)).pooled)
 
 
+@pytest.mark.slow
 def test_grey_pictures_pass_through_googlenet_s_own_normalisation(make, serve):
     """The module shifts RGB inside; for one channel the shift stands in the preprocessing instead."""
     from PIL import Image

@@ -41,6 +41,7 @@ def test_a_new_adapter_changes_no_output_and_no_name(build, kit, reference):
     assert all(model.backbones["main"].stage_of(path) for path in adapter.spec.targets)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reference", EVERYWHERE)
 def test_what_is_learnt_is_merged_to_equal_outputs_or_taken_off_without_a_trace(build, kit, reference):
     model = build(reference)
@@ -257,6 +258,7 @@ def test_without_peft_the_message_says_what_to_install(build, monkeypatch):
     import_peft.cache_clear()
 
 
+@pytest.mark.slow
 def test_each_backbone_has_an_adapter_of_its_own_and_a_shared_one_has_one():
     inner = {"type": "classifier", "classes": ["a", "b"]}
     head = zoo.head("feature_fusion", name="kind", head=inner, method="concat")

@@ -39,6 +39,7 @@ def test_features_stay_where_nothing_is_learnt_and_move_the_further_the_higher_t
     assert {one.steps for one in found} == {3}
 
 
+@pytest.mark.slow
 def test_the_probe_stops_when_its_time_is_over(asked, monkeypatch):
     ticks = iter(range(0, 1000, 25))
     monkeypatch.setattr(room.time, "monotonic", lambda: float(next(ticks)))
@@ -46,6 +47,7 @@ def test_the_probe_stops_when_its_time_is_over(asked, monkeypatch):
     assert drift(*asked, CPU, ("main",), seed=0).steps == 2
 
 
+@pytest.mark.slow
 def test_the_untrained_twin_has_other_weights_and_leaves_the_generator_alone(asked):
     one = asked[0]
     torch.manual_seed(3)

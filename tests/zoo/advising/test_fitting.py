@@ -14,6 +14,7 @@ from zoo.errors import DataError, UnknownName
 from zoo.training import fitting
 
 
+@pytest.mark.slow
 def test_auto_follows_the_advice_and_says_so(model, table, caplog):
     one, rows = model(table()), table()
     advice = zoo.advise(model(table()), rows, probe=False, device="cpu")
@@ -34,6 +35,7 @@ def test_auto_follows_the_advice_and_says_so(model, table, caplog):
     assert json.loads(json.dumps(history.as_json()))["advice"]["chosen"]["epochs"] == 2
 
 
+@pytest.mark.slow
 def test_the_bundle_keeps_what_was_advised_and_chosen(model, table, tmp_path):
     one = model(table())
 
@@ -45,6 +47,7 @@ def test_the_bundle_keeps_what_was_advised_and_chosen(model, table, tmp_path):
     assert kept["advised"]["quadrant"] in ("small and similar", "small and different")
 
 
+@pytest.mark.slow
 def test_any_other_method_goes_straight_to_training(model, table):
     history = zoo.fit(model(table()), table(), method="feature_extraction", epochs=1, device="cpu")
 
@@ -53,11 +56,13 @@ def test_any_other_method_goes_straight_to_training(model, table):
         zoo.fit(model(table()), table(), method="otto")
 
 
+@pytest.mark.slow
 def test_a_setting_that_the_advised_method_does_not_have_is_named(model, table):
     with pytest.raises(UnknownName, match="has no option 'decay'"):
         zoo.fit(model(table()), table(), method="auto", decay=0.5, device="cpu")
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_under_the_same_advice(model, table, tmp_path):
     rows, run = table(), {"method": "auto", "epochs": 4, "device": "cpu"}
     whole, again = model(rows), model(rows)

@@ -60,6 +60,7 @@ def test_the_model_and_the_global_generator_stay_as_they_were(model, table):
     assert all(torch.equal(before[name], tensor) for name, tensor in state(one).items())
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_advice(model, table):
     rows = table(60)
 
@@ -83,6 +84,7 @@ def test_rows_that_are_held_out_are_not_looked_at(model, table):
     assert found[0].evidence == found[1].evidence
 
 
+@pytest.mark.slow
 def test_the_task_that_pretraining_helps_least_decides_and_missing_labels_are_left_out(model, table):
     kinds = [None if n % 5 == 0 else "ab"[n % 2] for n in range(60)]
     random = torch.rand(60, generator=torch.Generator().manual_seed(3)).tolist()
@@ -111,6 +113,7 @@ def test_several_labels_a_row_are_judged_label_by_label(model, table):
     assert evidence.size.classes == {"odd one out": 1, "any": 14, "bright": 20}
 
 
+@pytest.mark.slow
 def test_texts_have_no_pixels_and_no_augmentation(tmp_path):
     words = tmp_path / "vocab.txt"
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "sea", "is", "blue", "a", "red", "fire", "burns"]
@@ -132,6 +135,7 @@ def test_texts_have_no_pixels_and_no_augmentation(tmp_path):
     assert "augmentation" not in advice.settings
 
 
+@pytest.mark.slow
 def test_a_module_of_the_users_own_is_compared_with_the_pixels(table):
     net = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.Conv2d(8, 16, 3, 2), nn.ReLU())
     recipe = zoo.Preprocessing(size=(32, 32), resize=(32,))
@@ -143,6 +147,7 @@ def test_a_module_of_the_users_own_is_compared_with_the_pixels(table):
     assert [held.features for held in evidence.separability] == ["pretrained", "pixels"]
 
 
+@pytest.mark.slow
 def test_a_reference_is_built_with_the_heads_that_the_labels_call_for(table):
     advice = zoo.advise("timm:test_resnet", table(), weights=None, probe=False, device="cpu")
 
@@ -151,6 +156,7 @@ def test_a_reference_is_built_with_the_heads_that_the_labels_call_for(table):
         zoo.advise(zoo.build("timm:test_resnet", weights=None), table(), heads=["classifier"])
 
 
+@pytest.mark.slow
 def test_classes_of_one_row_are_said_and_left_out(model, table):
     rows = table(41, kind=("text", [*["ab"[n % 2] for n in range(40)], "rare"]))
 
@@ -191,6 +197,7 @@ def test_options_that_cannot_be_used_are_refused(model, table, option, value):
         zoo.advise(model(table()), table(), **{option: value})
 
 
+@pytest.mark.slow
 def test_fewer_rows_of_a_class_than_folds_are_still_spread(model, table):
     rows = table(23, kind=("text", ["ab"[n % 2] for n in range(20)] + ["c"] * 3))
 
@@ -200,6 +207,7 @@ def test_fewer_rows_of_a_class_than_folds_are_still_spread(model, table):
     assert evidence.left_out == ()
 
 
+@pytest.mark.slow
 def test_the_probe_leaves_a_copied_model_alone_and_can_be_left_out(model, table):
     one = model(table())
     twin = copy.deepcopy(one)
@@ -228,6 +236,7 @@ def test_photographs_of_solar_cells_are_unlike_what_was_pretrained_on():
     assert advice.warnings[0].startswith("Few rows, and features that were made for something else")
 
 
+@pytest.mark.slow
 def test_a_head_on_several_streams_is_judged_by_all_of_them_and_rows_may_lack_one(table):
     rows = table()
     flow = [None if n in (3, 8) else sample for n, sample in enumerate(rows.inputs["image"])]

@@ -220,6 +220,7 @@ def test_the_evidence_is_the_density_of_the_labels(rows, width):
         assert found == pytest.approx(dense(alpha, beta, features, column))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rows", "width", "noise"), [(30, 4, 0.5), (12, 20, 0.3), (40, 3, 3.0)])
 def test_the_fixed_point_is_the_highest_evidence_of_a_fine_grid(rows, width, noise):
     features = drawn(rows, width)

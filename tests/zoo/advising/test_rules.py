@@ -40,6 +40,7 @@ def at(evidence, *, rows=100, gain=0.0, error=0.05, linear=0.4, kind="classes"):
     )
 
 
+@pytest.mark.slow
 def test_evidence_compares_features_with_those_that_need_no_pretraining(evidence):
     assert [one.features for one in evidence.separability] == ["pretrained", "untrained", "pixels"]
     assert evidence.pretrained.linear > 0.8

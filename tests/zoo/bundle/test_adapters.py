@@ -85,6 +85,7 @@ def test_a_model_with_adapters_comes_back_bit_for_bit(tmp_path, reference):
     assert zoo.verify(path, run=True).ok
 
 
+@pytest.mark.slow
 def test_the_backbones_own_file_is_that_of_a_model_without_adapters(tmp_path):
     model = learnt()
     adapted = model.save(tmp_path / "adapted")
@@ -96,6 +97,7 @@ def test_the_backbones_own_file_is_that_of_a_model_without_adapters(tmp_path):
     assert not (plain / "adapters").exists()
 
 
+@pytest.mark.slow
 def test_a_delta_bundle_has_adapters_and_heads_alone(tmp_path):
     model = learnt()
     other = zoo.build("timm:test_vit", HEAD, weights=None, seed=0)
@@ -109,6 +111,7 @@ def test_a_delta_bundle_has_adapters_and_heads_alone(tmp_path):
     assert zoo.verify(path, run=True).ok
 
 
+@pytest.mark.slow
 def test_layouts_dtypes_and_merged_models_come_back_too(tmp_path):
     model = learnt("timm:test_resnet").to(memory_format=torch.channels_last)
     laid = zoo.load(model.save(tmp_path / "laid"))
@@ -138,6 +141,7 @@ def test_a_bundle_of_a_users_own_module_keeps_adapters(tmp_path):
     assert torch.equal(run(zoo.load(path, modules={"main": make}), batch), run(model, batch))
 
 
+@pytest.mark.slow
 def test_it_is_told_by_inspect_diff_verify_and_the_card(tmp_path):
     model = learnt()
     path = model.save(tmp_path / "adapted")
@@ -156,6 +160,7 @@ def test_it_is_told_by_inspect_diff_verify_and_the_card(tmp_path):
     assert {"s2", "s3", "s4"} <= {row.stage for row in rows}
 
 
+@pytest.mark.slow
 def test_the_commands_tell_of_it(tmp_path, capsys):
     from zoo.cli import main
 
@@ -167,6 +172,7 @@ def test_the_commands_tell_of_it(tmp_path, capsys):
     assert "with the adapter lora of rank 3" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.slow
 def test_other_scales_and_other_tensors_are_told_apart_by_diff(tmp_path):
     first, second = learnt(), learnt(alpha=6)
     with torch.no_grad():
@@ -237,6 +243,7 @@ def test_the_files_are_those_that_peft_writes(tmp_path, reference, targets):
     assert one == two
 
 
+@pytest.mark.slow
 def test_layers_whose_path_is_the_end_of_another_are_found_by_peft_alone(tmp_path):
     """PEFT takes ``conv1`` for the end of ``layer1.0.conv1`` as well."""
     model = learnt("torchvision:resnet18", targets="conv1", stages=["stem"])
@@ -424,6 +431,7 @@ def test_a_backbone_is_not_taken_over_where_adapters_make_it_another(tmp_path):
     assert zoo.load(plain, sharing=without).backbones["main"] is without.backbones["main"]
 
 
+@pytest.mark.slow
 def test_an_ensemble_of_adapted_members_runs_and_comes_back(tmp_path):
     first, second = learnt(), learnt(alpha=9)
     ensemble = zoo.ensemble({"a": first, "b": second})
@@ -440,6 +448,7 @@ def test_a_soup_refuses_adapters_with_the_reason():
         zoo.soup([learnt(), learnt()])
 
 
+@pytest.mark.slow
 def test_an_export_has_the_adapters_merged_and_leaves_the_model_as_it_is(tmp_path):
     model = learnt()
     zoo.export(model, tmp_path / "flat", layout="timm")

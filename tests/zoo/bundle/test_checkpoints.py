@@ -197,6 +197,7 @@ def test_a_manifest_that_breaks_a_rule_is_refused(written, make, change):
         read_training(path)
 
 
+@pytest.mark.slow
 def test_the_manifest_follows_the_schema_that_ships(written):
     from zoo.bundle.schema import manifest_schema
 

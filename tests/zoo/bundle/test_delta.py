@@ -78,6 +78,7 @@ def test_every_head_that_ships_is_tried():
     assert ours == {head["type"] for _, head in HEADS.values()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", HEADS)
 def test_each_head_comes_back_with_equal_outputs_and_none_of_the_backbone(tmp_path, kind):
     backbone, head = HEADS[kind]
@@ -141,6 +142,7 @@ def test_a_delta_is_as_small_as_its_heads_and_the_store_has_the_base_once(first,
     assert len([f for f in (store.root / "blobs").rglob("*") if f.is_file()]) == 1
 
 
+@pytest.mark.slow
 def test_the_base_is_found_in_the_store_or_where_it_was_or_where_it_is_said_to_be(first, tmp_path, store):
     model, base = first
     bundle = model.save(tmp_path / "task", kind="delta", base=base)
@@ -181,6 +183,7 @@ def test_a_flipped_bit_in_the_store_is_found(first, tmp_path, store):
     assert [problem for problem in store.verify() if "damaged" in problem]
 
 
+@pytest.mark.slow
 def test_layouts_ties_and_cut_backbones_survive(first, tmp_path):
     model = zoo.build("timm:test_resnet", zoo.head("segmentation", classes=CLASSES), weights=None, seed=0)
     model.backbones["main"].to(memory_format=torch.channels_last)
@@ -191,6 +194,7 @@ def test_layouts_ties_and_cut_backbones_survive(first, tmp_path):
         assert tensor.stride() == loaded.state_dict()[name].stride()
 
 
+@pytest.mark.slow
 def test_a_stream_without_a_base_is_kept_whole(first, tmp_path):
     one = zoo.head("classifier", name="a", classes=CLASSES, stream="main")
     model = zoo.build({"main": "timm:test_resnet", "vit": "timm:test_vit"}, one, weights=None, seed=0)
@@ -218,6 +222,7 @@ def test_what_cannot_be_a_base_is_said(first, tmp_path):
     assert not (tmp_path / "task").exists()
 
 
+@pytest.mark.slow
 def test_a_base_that_leads_to_itself_ends(first, tmp_path, store):
     model, base = first
     bundle = model.save(tmp_path / "task", kind="delta", base=base)
@@ -230,6 +235,7 @@ def test_a_base_that_leads_to_itself_ends(first, tmp_path, store):
         zoo.load(bundle)
 
 
+@pytest.mark.slow
 def test_another_task_on_a_loaded_backbone_reads_its_heads_alone(first, tmp_path):
     base = first[1]
     model = zoo.load(base)

@@ -57,6 +57,7 @@ def test_order_container_and_strides_do_not_matter(state, dice):
     assert state_digest(apart) == expected
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(states, st.data())
 def test_each_name_dtype_shape_and_byte_matters(state, data):

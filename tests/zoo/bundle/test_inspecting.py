@@ -130,6 +130,7 @@ def test_a_damaged_header_and_what_is_no_bundle_are_one_error(make, bundle, tmp_
         zoo.inspect(tmp_path / "nothing")
 
 
+@pytest.mark.slow
 def test_neither_torch_nor_a_plugin_is_imported(bundle):
     code = f"""
 import sys

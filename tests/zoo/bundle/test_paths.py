@@ -346,6 +346,7 @@ def test_what_is_no_folder_is_refused(bundle, opened, tmp_path, folder, kind):
     refused(bundle, opened)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_a_folder_that_is_swapped_for_a_link_while_it_is_read_leads_nowhere(bundle, tmp_path, opened):
     """The race of check and use: each step is opened from the folder before it, and follows no link."""

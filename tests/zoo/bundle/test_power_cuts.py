@@ -305,6 +305,7 @@ def on_disk(path):
 MORE = pytest.mark.parametrize("more", [40, pytest.param(2000, marks=pytest.mark.soak)])
 
 
+@pytest.mark.slow
 @MORE
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_power_cut_leaves_the_old_bundle_or_the_new_one(
@@ -325,6 +326,7 @@ def test_a_power_cut_leaves_the_old_bundle_or_the_new_one(
     assert states > 2000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["model", "ensemble", "delta"])
 def test_a_power_cut_during_a_whole_save_leaves_the_old_bundle_or_the_new_one(
     make, disk, tmp_path, what, renaming, monkeypatch
@@ -361,6 +363,7 @@ def test_the_record_of_a_save_gives_what_is_on_the_disk(make, generations, disk,
     assert all(not pending for _, pending in rebuilt.files.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forgotten", ["files", "folders"])
 def test_a_save_that_does_not_sync_is_found_out(make, generations, identities, disk, tmp_path, forgotten, monkeypatch):
     path = disk / "home" / "bundle"

@@ -193,6 +193,7 @@ def picture(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_predictions_are_escaped_and_no_formula(tmp_path, picture, monkeypatch):
     heads = [
         zoo.head("classifier", name="pet", classes=TEXTS),
@@ -217,6 +218,7 @@ def test_predictions_are_escaped_and_no_formula(tmp_path, picture, monkeypatch):
     assert rows[1][0].startswith("'=")
 
 
+@pytest.mark.slow
 def test_measures_and_differences_are_escaped(make, tmp_path, picture):
     names = [text for text in TEXTS if "/" not in text and "\0" not in text and len(text) < 100]
     heads = [zoo.head("classifier", name="pet", classes=names)]

@@ -290,6 +290,7 @@ def test_only_models_are_saved(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_importing_the_package_and_verifying_need_no_torch(bundle):
     code = f"import sys, zoo; assert zoo.verify({str(bundle)!r}).ok; assert 'torch' not in sys.modules"
 

@@ -116,6 +116,7 @@ def test_the_sealing_is_right(bundle):
     assert torch.equal(back.heads["pet"].state_dict()["layers.0.bias"], tensors["layers.0.bias"] + 1)
 
 
+@pytest.mark.slow
 def test_every_change_of_every_key_of_a_tiny_bundle_is_refused(make, tmp_path):
     count, accepted = check_every_change(make.tiny(own=True).save(tmp_path / "bundle"))
 

@@ -119,6 +119,7 @@ def test_an_ensemble_is_upgraded_with_its_members(make, tmp_path):
     assert zoo.upgrade(path).current
 
 
+@pytest.mark.slow
 def test_a_delta_bundle_stays_one_on_the_same_base(make, tmp_path):
     whole = built(tmp_path)
     model = zoo.load(whole)

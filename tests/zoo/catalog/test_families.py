@@ -67,6 +67,7 @@ def test_every_loose_name_in_a_catalog_resolves_to_what_its_table_says(provider,
     assert len(made.aliases) >= least
 
 
+@pytest.mark.slow
 def test_every_loose_name_of_timm_means_an_architecture_with_weights_unless_its_family_has_none():
     for alias, full in TABLES["timm"].items():
         architecture, tag = split(full)
@@ -128,6 +129,7 @@ def test_the_default_tag_is_the_one_of_timm():
             assert entry.tags[0] == timm.get_pretrained_cfg(entry.name).tag, entry.name
 
 
+@pytest.mark.slow
 def test_every_rename_of_timm_is_followed_to_where_timm_goes():
     renames = timm_registry._deprecated_models
     wrong = {}

@@ -41,6 +41,7 @@ CATALOG = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(catalog=CATALOG)
 def test_any_catalog_is_the_same_after_writing_and_reading(tmp_path_factory, catalog):

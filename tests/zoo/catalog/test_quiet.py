@@ -67,6 +67,7 @@ def test_the_commands_import_nothing_heavy_either(argv):
     assert HEAVY & modules == set()
 
 
+@pytest.mark.slow
 def test_every_provider_lists_its_library_without_a_connection(monkeypatch):
     tried = []
 

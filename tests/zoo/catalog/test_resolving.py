@@ -221,6 +221,7 @@ def test_every_tag_of_every_provider_is_itself():
 # --- what building by a name says
 
 
+@pytest.mark.slow
 def test_building_by_a_loose_name_logs_one_line_that_explains_it(caplog):
     with caplog.at_level(logging.INFO, logger="zoo"):
         zoo.build("timm:mobilenetv3?drop_rate=0.1", weights=None)

@@ -129,6 +129,7 @@ def test_a_chain_that_died_in_its_first_step_goes_on_there(recipe, tmp_path, mon
     assert [row.path for row in zoo.chain(recipe(), tmp_path / "out").rows] == ["01-probe", "02-tune", "03-native"]
 
 
+@pytest.mark.slow
 def test_more_steps_may_be_added_behind_those_that_are_finished(recipe, tmp_path):
     steps = [{"name": "probe", "fit": FIT}]
     zoo.chain(recipe(steps=steps), tmp_path / "out")
@@ -137,6 +138,7 @@ def test_more_steps_may_be_added_behind_those_that_are_finished(recipe, tmp_path
     assert [row.name for row in longer.rows] == ["probe", "more"]
 
 
+@pytest.mark.slow
 def test_a_step_may_train_a_new_model_and_refer_to_an_earlier_bundle(recipe, tmp_path, monkeypatch):
     given = []
     monkeypatch.setattr(zoo, "export", lambda model, folder, **options: (given.append(options), folder.mkdir()))
@@ -200,6 +202,7 @@ def test_what_is_wrong_with_a_chain_is_said_before_anything_is_trained(recipe, t
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_another_chain_or_a_folder_that_is_something_else_is_refused_and_left_alone(recipe, tmp_path):
     steps = [{"name": "probe", "fit": FIT}]
     zoo.chain(recipe(steps=steps), tmp_path / "out")

@@ -12,6 +12,7 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
 
 
+@pytest.mark.slow
 def test_advise_prints_the_evidence_the_quadrant_and_the_command_that_follows(zoo, pets, tmp_path):
     result = zoo("advise", pets, *TINY, "--no-probe")
 
@@ -28,6 +29,7 @@ def test_advise_prints_the_evidence_the_quadrant_and_the_command_that_follows(zo
     assert not (tmp_path / "my-model").exists()
 
 
+@pytest.mark.slow
 def test_the_command_that_follows_runs_as_it_is_printed(zoo, pets, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     told = zoo("advise", pets, *TINY, "--json", "--rows", "20", "--no-probe").json
@@ -38,6 +40,7 @@ def test_the_command_that_follows_runs_as_it_is_printed(zoo, pets, tmp_path, mon
     assert (tmp_path / "my-model" / "zoo.json").is_file()
 
 
+@pytest.mark.slow
 def test_fit_follows_the_advice_but_for_what_is_typed_or_in_the_file(zoo, pets, tmp_path):
     run = tmp_path / "run.yaml"
     run.write_text("method: auto\nlr: 0.02\n")

@@ -86,6 +86,7 @@ def test_members_are_referred_to_if_asked(zoo, members, tmp_path):
     assert loaded.spec.views.views == 3
 
 
+@pytest.mark.slow
 def test_the_composition_of_an_ensemble_is_drawn(zoo, members, tmp_path):
     zoo("ensemble", "build", f"a={members[0]}", f"b={members[1]}", "--out", tmp_path / "both")
 

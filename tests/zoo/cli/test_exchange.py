@@ -114,6 +114,7 @@ def test_diff_as_json_is_what_the_function_gives(zoo, bundle, tmp_path):
     assert told.json == json.loads(json.dumps(library.diff(bundle, path).as_json()))
 
 
+@pytest.mark.slow
 def test_diff_tells_labels_and_members(zoo, bundle, tmp_path):
     head = library.head("classifier", name="pet", classes=["dog", "owl"])
     other = library.build("timm:test_resnet", head, weights=None, seed=0)
@@ -139,6 +140,7 @@ def test_upgrade_of_what_is_not_there_is_an_error(zoo, tmp_path):
     assert zoo("upgrade", tmp_path / "none").code == 2
 
 
+@pytest.mark.slow
 def test_convert_export_and_back(zoo, tmp_path):
     theirs = timm.create_model("test_resnet", num_classes=2).eval()
     safetensors.torch.save_file(theirs.state_dict(), tmp_path / "weights.safetensors")

@@ -28,6 +28,7 @@ def test_what_is_frozen_is_typed_or_stands_in_a_file_and_the_bundle_shows_it(zoo
         assert shown["provenance"]["settings"]["freeze"] == ["s2"]
 
 
+@pytest.mark.slow
 def test_several_things_are_frozen_by_a_list(zoo, pets, tmp_path):
     file = tmp_path / "run.yaml"
     file.write_text(yaml.safe_dump({**RUN, "data": str(pets), "freeze": ["s1", "main.s2"]}))

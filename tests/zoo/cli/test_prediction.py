@@ -45,6 +45,7 @@ def test_one_line_a_picture_and_task(zoo, bundle, pets):
     assert all(line.startswith(f"{pets / 'cat' / '1.png'}  ") for line in lines)
 
 
+@pytest.mark.slow
 def test_a_folder_is_walked_and_what_cannot_be_read_is_told(zoo, bundle, odd):
     result = zoo("predict", bundle, odd, "--batch-size", "4")
 
@@ -76,6 +77,7 @@ def test_json_is_a_list_in_the_order_of_the_pictures(zoo, bundle, odd):
     assert set(result.json[0]["predictions"]["species"]["probabilities"]) == set(CLASSES)
 
 
+@pytest.mark.slow
 def test_the_batch_size_changes_nothing(zoo, bundle, pets):
     one, all_ = (zoo("predict", bundle, pets, "--json", "--batch-size", size).json for size in (1, 20))
 

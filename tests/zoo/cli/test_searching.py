@@ -32,6 +32,7 @@ def photos(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_best_is_a_bundle_and_the_front_a_table(zoo, photos):
     asked = ("search", photos / "photos", "--space", photos / "space.yaml", "--out", photos / "study", *QUICK)
     scored = ("--screened", "3", "--cut", "1", "--score", "synflow")
@@ -47,6 +48,7 @@ def test_the_best_is_a_bundle_and_the_front_a_table(zoo, photos):
     assert library.load(photos / "study" / "best").provenance["search"]["epochs"] == 1
 
 
+@pytest.mark.slow
 def test_a_search_tells_all_in_json_and_goes_on(zoo, photos):
     asked = ("search", photos / "photos", "--space", photos / "space.yaml", "--out", photos / "study", *QUICK)
     more = ("--sampler", "evolutionary", "--set-sampler", "population_size=2", "--minimize", "parameters", "--json")
@@ -57,6 +59,7 @@ def test_a_search_tells_all_in_json_and_goes_on(zoo, photos):
     assert set(first["metrics"]) == {"validation", "test"}
 
 
+@pytest.mark.slow
 def test_what_cannot_be_is_said_in_a_sentence(zoo, photos, monkeypatch):
     monkeypatch.setattr(trying, "PATIENCE", 5)
 

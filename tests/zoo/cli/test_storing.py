@@ -27,6 +27,7 @@ def test_an_empty_store_is_listed_verified_and_cleaned(zoo, tmp_path, monkeypatc
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.slow
 def test_a_base_is_listed_verified_and_kept_while_it_is_needed(zoo, first):
     told = zoo("store", "list")
     assert "timm:test_vit" in told.out
@@ -43,6 +44,7 @@ def test_a_base_is_listed_verified_and_kept_while_it_is_needed(zoo, first):
     assert zoo("store", "gc", "--missing", "--json").json["states"] == [stored["state_digest"]]
 
 
+@pytest.mark.slow
 def test_a_damaged_file_makes_verifying_exit_with_1(zoo, first):
     [blob] = [f for f in (Store().root / "blobs").rglob("*") if f.is_file()]
     blob.chmod(0o644)
@@ -53,6 +55,7 @@ def test_a_damaged_file_makes_verifying_exit_with_1(zoo, first):
     assert "Traceback" not in told.err
 
 
+@pytest.mark.slow
 def test_a_bundle_puts_back_what_was_lost(zoo, first, monkeypatch, tmp_path):
     monkeypatch.setenv("ZOO_STORE", str(tmp_path / "other"))
     moved = first[0].rename(tmp_path / "moved")

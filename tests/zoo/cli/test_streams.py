@@ -69,6 +69,7 @@ def test_two_streams_are_trained_measured_predicted_and_drawn(zoo, pairs, tmp_pa
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_file_stands_for_options_and_what_is_typed_goes_first(zoo, pairs, tmp_path):
     said = {
         "data": str(pairs), "out": str(tmp_path / "other"), "streams": {"left": "timm:test_resnet"},

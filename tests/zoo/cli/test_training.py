@@ -32,6 +32,7 @@ def table(pets: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_fit_saves_a_bundle_and_says_what_to_type_next(zoo, pets, tmp_path):
     out = tmp_path / "models" / "pets"
 
@@ -105,6 +106,7 @@ def test_the_labels_and_parts_are_told_before_training(zoo, pets, tmp_path, monk
     assert "16 train, 4 validation" in told[0]
 
 
+@pytest.mark.slow
 def test_fit_in_json_is_the_history_and_the_bundle(zoo, pets, tmp_path):
     told = zoo("fit", pets, "--out", tmp_path / "model", *TINY, "--patience", "5", "--select", "loss", "--json").json
 

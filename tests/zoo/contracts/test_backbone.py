@@ -56,6 +56,7 @@ def test_every_module_parameter_and_buffer_has_a_stage_in_the_order_of_definitio
     assert (stages["between.weight"], stages["c.0"], stages["norm.num_batches_tracked"]) == ("s3", "s3", "post")
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=6), st.data())
 def test_any_cut_of_any_network_is_total_and_monotone(depths, data):
     net = nn.Sequential(*(nn.Sequential(*(nn.Linear(1, 1) for _ in range(depth))) for depth in depths))

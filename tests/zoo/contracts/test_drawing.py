@@ -198,6 +198,7 @@ def test_it_ends_with_the_block_even_if_that_raises():
     assert torch.empty(1000).uniform_(2, 3).min() >= 2
 
 
+@pytest.mark.slow
 def test_zoo_builds_what_the_library_would_start_with():
     with Certain():
         model = zoo.build("timm:mobilenetv3_small_050", weights=None)

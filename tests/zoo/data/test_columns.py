@@ -112,6 +112,7 @@ TYPES = {
 }
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.sampled_from(sorted(TYPES)).flatmap(lambda k: st.tuples(st.just(k), st.lists(st.none() | TYPES[k]))))
 def test_cells_of_one_kind_keep_their_kind_count_and_gaps(drawn):

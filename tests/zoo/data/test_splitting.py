@@ -171,6 +171,7 @@ shares = st.sampled_from([TWO, THREE, {"train": 0.5, "validation": 0.5}, {"train
 cells = st.none() | st.sampled_from("abcde")
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     st.lists(st.tuples(cells, st.booleans(), st.lists(st.sampled_from("xyz"), unique=True)), min_size=1, max_size=60),
@@ -206,6 +207,7 @@ def labels(table, name):
     }
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     st.lists(st.sampled_from("abcdef"), min_size=12, max_size=200),
@@ -224,6 +226,7 @@ def test_two_parts_cut_each_stratum_within_one_row_of_its_share(values, train, s
     assert abs(len(parts["train"]) - len(values) * train) <= 1
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.sampled_from("abcd"), min_size=20, max_size=200), st.integers(0, 3))
 def test_three_parts_cut_each_stratum_within_two_rows_of_its_share(values, seed):
@@ -235,6 +238,7 @@ def test_three_parts_cut_each_stratum_within_two_rows_of_its_share(values, seed)
         assert all(abs(got[value] - count * share) <= 2 for value, count in Counter(values).items())
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.tuples(cells, st.integers(0, 3)), min_size=8, max_size=80), st.integers(0, 3))
 def test_joint_strata_that_are_rare_are_pooled_and_nothing_is_lost(drawn, seed):

@@ -16,6 +16,7 @@ def chances(rows, task="pet"):
     return np.array([list(row[task].probabilities.values()) for row in rows])
 
 
+@pytest.mark.slow
 def test_every_member_sees_its_own_tensor_of_a_picture(member, pictures):
     models = [
         member("timm:test_resnet"),
@@ -43,6 +44,7 @@ def test_one_picture_gives_one_prediction_that_is_json_with_its_uncertainty(memb
     assert copy.deepcopy(found)["pet"].label == told["label"]
 
 
+@pytest.mark.slow
 def test_uncertainty_is_entropy_and_what_members_differ_by(member, pictures):
     models = [member("timm:test_vit", seed=seed) for seed in range(3)]
     each = np.stack([chances(model.predict(pictures)) for model in models])
@@ -129,6 +131,7 @@ def test_ordinal_members_are_averaged_by_rank(member, pictures):
     torch.testing.assert_close(found, torch.stack([model(x)["size"].sigmoid() for model in models]).mean(dim=0))
 
 
+@pytest.mark.slow
 def test_tensors_are_refused_where_members_normalise_in_different_ways(member, table):
     models = [member("timm:test_resnet"), member("timm:test_resnet?in_channels=3"), member("timm:efficientnet_lite0")]
     recipes = {(m.spec.streams["main"].backbone.preprocessing.mean) for m in models}
@@ -261,6 +264,7 @@ def test_predicting_leaves_the_mode_of_every_member_and_the_batch_size_does_not_
         made.predict("nothing.png")
 
 
+@pytest.mark.slow
 def test_members_may_have_more_inputs_than_others(member, pictures):
     pet = zoo.head("classifier", name="pet", classes=["a", "b"], stream="left")
     both = zoo.build({"left": "timm:test_resnet", "right": "timm:test_resnet"}, pet, weights=None, seed=0)

@@ -32,6 +32,7 @@ def test_fitting_makes_the_loss_less_than_that_of_the_mean_for_each_task(models,
     assert made.provenance["fitted"]["rows"] == 24
 
 
+@pytest.mark.slow
 def test_greedy_selection_is_no_worse_than_the_best_member(models, table):
     data = table()
     alone = [zoo.evaluate(model, data) for model in models]
@@ -57,6 +58,7 @@ def test_permuted_classes_are_fitted_alike(member, models, table):
     np.testing.assert_allclose(found.spec.weights["pet"], expected.spec.weights["pet"], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_only_validation_rows_are_used(models, table):
     split = ["train" if n < 12 else "validation" for n in range(24)]
     data = table(split=tuple(split))
@@ -74,6 +76,7 @@ def test_data_without_validation_rows_is_refused(models, table):
         zoo.ensemble(models, "weighted").fit(table(split=("train",) * 24))
 
 
+@pytest.mark.slow
 def test_rows_without_a_label_do_not_count(models, table):
     data = table()
     pets, ages = list(data.column("pet").values), list(data.column("age").values)

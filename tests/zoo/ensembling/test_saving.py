@@ -20,6 +20,7 @@ def folders(models, tmp_path):
     return {name: model.save(tmp_path / "members" / name) for name, model in models.items()}
 
 
+@pytest.mark.slow
 def test_an_ensemble_comes_back_as_it_was_saved(models, pictures, tmp_path):
     made = zoo.ensemble(models, "weighted", weights=[1, 3], tta="flip")
     made.provenance["note"] = "two"
@@ -36,6 +37,7 @@ def test_an_ensemble_comes_back_as_it_was_saved(models, pictures, tmp_path):
     assert set(zoo.verify(path, run=True).probe) == {f"{m}/{t}" for m in models for t in ("age", "pet")}
 
 
+@pytest.mark.slow
 def test_each_member_inside_is_a_bundle_of_its_own(models, pictures, tmp_path):
     path = zoo.ensemble(models).save(tmp_path / "both")
 
@@ -61,6 +63,7 @@ def test_what_was_fitted_is_kept(models, pictures, table, tmp_path, combine):
         assert loaded.stacks[name].weight.dtype == torch.float64
 
 
+@pytest.mark.slow
 def test_it_replaces_a_bundle_only_when_asked(models, tmp_path):
     path = models["small"].save(tmp_path / "one")
 
@@ -86,6 +89,7 @@ def test_a_tampered_member_is_refused_and_named(models, tmp_path):
     assert len(zoo.verify(path).problems) == 1
 
 
+@pytest.mark.slow
 def test_a_member_that_was_exchanged_for_another_bundle_is_refused(models, member, tmp_path):
     path = zoo.ensemble(models).save(tmp_path / "both")
     shutil.rmtree(path / "members" / "small")
@@ -116,6 +120,7 @@ def test_an_edited_manifest_is_refused(models, tmp_path):
         zoo.load(path)
 
 
+@pytest.mark.slow
 def test_members_may_be_referred_to(folders, pictures, tmp_path):
     made = zoo.ensemble(folders)
 
@@ -127,6 +132,7 @@ def test_members_may_be_referred_to(folders, pictures, tmp_path):
     assert zoo.verify(path, run=True).ok
 
 
+@pytest.mark.slow
 def test_a_folder_that_moved_as_a_whole_still_finds_its_members(folders, pictures, tmp_path):
     made = zoo.ensemble(folders)
     made.save(tmp_path / "members" / "both", members="refer")
@@ -135,6 +141,7 @@ def test_a_folder_that_moved_as_a_whole_still_finds_its_members(folders, picture
     assert zoo.load(tmp_path / "elsewhere" / "both").predict(pictures) == made.predict(pictures)
 
 
+@pytest.mark.slow
 def test_a_member_that_moved_is_found_where_the_caller_says(folders, pictures, tmp_path):
     made = zoo.ensemble(folders)
     path = made.save(tmp_path / "both", members="refer")
@@ -147,6 +154,7 @@ def test_a_member_that_moved_is_found_where_the_caller_says(folders, pictures, t
         zoo.load(path, members={"tiny": tmp_path})
 
 
+@pytest.mark.slow
 def test_a_referred_member_that_is_another_now_is_refused(folders, models, member, tmp_path):
     path = zoo.ensemble(folders).save(tmp_path / "both", members="refer")
     member(seed=5).save(folders["small"], overwrite=True)
@@ -156,6 +164,7 @@ def test_a_referred_member_that_is_another_now_is_refused(folders, models, membe
     assert "small" in zoo.verify(path).problems[0]
 
 
+@pytest.mark.slow
 def test_a_member_that_is_not_its_bundle_cannot_be_referred_to(folders, models, tmp_path):
     with pytest.raises(BundleError, match="'small' does not come from a bundle"):
         zoo.ensemble(models).save(tmp_path / "both", members="refer")

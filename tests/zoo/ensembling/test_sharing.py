@@ -124,6 +124,7 @@ def test_in_training_mode_every_member_runs_its_own(on_one_backbone, x):
     assert [len(one) for one in calls] == [1, 1]
 
 
+@pytest.mark.slow
 def test_a_loaded_ensemble_shares_again(on_one_backbone, x, tmp_path):
     made = zoo.ensemble(on_one_backbone(3))
     made.save(tmp_path / "three")

@@ -116,6 +116,7 @@ def test_stacking_of_classes_is_where_the_gradient_of_its_objective_is_zero(task
     np.testing.assert_allclose(error.mean(axis=0), 0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_strong_stack_is_the_mean(tasks):
     outputs, targets = drawn(3, 60, 3)
 

@@ -23,6 +23,7 @@ def test_flip_averages_the_picture_and_its_mirror_image(member, pictures):
     torch.testing.assert_close(found["age"], (both[0]["age"] + both[1]["age"]) / 2)
 
 
+@pytest.mark.slow
 def test_flip_of_pictures_is_that_of_their_tensors(member, pictures):
     models = [member("timm:test_resnet"), member("timm:test_vit")]
     square = [picture.resize((160, 160)) for picture in pictures]
@@ -34,6 +35,7 @@ def test_flip_of_pictures_is_that_of_their_tensors(member, pictures):
     np.testing.assert_allclose([row["age"].value for row in found], np.mean(rows, axis=0), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_an_augmentation_averages_the_picture_as_it_is_and_seeded_views(member, pictures):
     model, augmentation = member(), zoo.Augmentation(scale=(0.3, 1.0), brightness=0.4)
     recipe = model.spec.streams["main"].backbone.preprocessing

@@ -42,6 +42,7 @@ def photo():
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -75,6 +76,7 @@ def test_timm_and_transformers_load_a_folder_of_timm_to_equal_logits(tmp_path, n
     assert told.left_out == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit?img_size=96"])
 def test_timm_prepares_pictures_from_the_folder_as_the_model_does(tmp_path, name):
     model = zoo.build(f"timm:{name}", HEAD, weights=None)
@@ -86,6 +88,7 @@ def test_timm_prepares_pictures_from_the_folder_as_the_model_does(tmp_path, name
     assert torch.equal(prepare(photo()), model.backbones["main"].preprocess(photo()))
 
 
+@pytest.mark.slow
 def test_transformers_loads_a_folder_of_its_own_to_equal_logits(tmp_path, vit):
     model = zoo.build(vit, HEAD)
     zoo.export(model, tmp_path / "out", layout="transformers")
@@ -102,6 +105,7 @@ def test_transformers_loads_a_folder_of_its_own_to_equal_logits(tmp_path, vit):
         assert torch.equal(alone(pixels).logits, model(pixels)["pet"])
 
 
+@pytest.mark.slow
 def test_several_labels_are_a_problem_type_and_what_has_no_place_is_told(tmp_path, vit):
     head = zoo.head("classifier", name="tags", classes=["a", "b"], multi_label=True, threshold=0.3, dropout=0.5)
 
@@ -111,6 +115,7 @@ def test_several_labels_are_a_problem_type_and_what_has_no_place_is_told(tmp_pat
     assert told.left_out == ("threshold", "dropout")
 
 
+@pytest.mark.slow
 def test_the_keys_are_the_librarys_own(tmp_path, vit):
     zoo.export(zoo.build("timm:test_resnet", HEAD, weights=None), tmp_path / "timm", layout="timm")
     zoo.export(zoo.build(vit, HEAD), tmp_path / "hf", layout="transformers")
@@ -168,6 +173,7 @@ def test_an_ensemble_a_cut_backbone_and_another_dtype_are_refused(tmp_path):
         zoo.export(model, tmp_path / "out", layout="timm")
 
 
+@pytest.mark.slow
 def test_a_classifier_that_reads_another_vector_is_refused(tmp_path):
     config = transformers.Dinov2Config(
         hidden_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14
@@ -178,6 +184,7 @@ def test_a_classifier_that_reads_another_vector_is_refused(tmp_path):
         zoo.export(zoo.build(f"hf:{tmp_path}/dino", HEAD), tmp_path / "out", layout="transformers")
 
 
+@pytest.mark.slow
 def test_a_pooling_that_the_library_does_not_have_is_refused(tmp_path, vit):
     with pytest.raises(ConfigError, match="other logits"):
         zoo.export(zoo.build(f"{vit}?pooling=mean", HEAD), tmp_path / "out", layout="transformers")

@@ -238,6 +238,7 @@ def test_a_fresh_process_without_torch_pruning_loads_it_bit_equal(tmp_path):
     assert done.stdout.strip() == "equal", done.stderr
 
 
+@pytest.mark.slow
 def test_whole_heads_of_attention_go_and_the_residual_stream_keeps_its_width():
     model = build("timm:test_vit")
     blocks = model.backbones["main"].native.blocks
@@ -281,6 +282,7 @@ def test_each_block_of_a_transformer_loses_the_same_where_it_is_ranked_by_itself
     assert left["global"][0] < left["global"][-1]
 
 
+@pytest.mark.slow
 def test_several_heads_read_what_is_left_and_one_that_cannot_follow_keeps_the_width():
     follows = {"type": "classifier", "name": "kind", "classes": ["a", "b"], "hidden": 8}
     number = {"type": "regression", "name": "age"}

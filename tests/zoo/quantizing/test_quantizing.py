@@ -243,6 +243,7 @@ def test_the_onnx_file_has_integers_and_gives_what_torch_gives(tmp_path):
     assert (theirs.argmax(1) == ours.argmax(1)).mean() >= 0.95
 
 
+@pytest.mark.slow
 def test_a_copy_and_a_pickle_round_as_the_model_does():
     import copy
     import pickle

@@ -29,6 +29,7 @@ TENSORS = "/pets/backbones/main/model.safetensors"
 TIMES = 50
 
 
+@pytest.mark.slow
 def test_a_download_is_resumed_by_range_where_it_broke_off(server, served, shelf, bundle, make):
     size = len(server.files[TENSORS])
     server.lull = 0.1  # what was not read when a connection breaks is lost
@@ -47,6 +48,7 @@ def test_a_download_is_resumed_by_range_where_it_broke_off(server, served, shelf
     assert size > 100
 
 
+@pytest.mark.slow
 def test_a_later_process_goes_on_with_the_part_that_an_earlier_one_left(server, served, shelf, bundle):
     data = server.files[TENSORS]
     server.lull = 0.1
@@ -164,6 +166,7 @@ def test_a_cached_folder_whose_manifest_is_damaged_is_made_again(server, served,
     assert [entry[0] for entry in server.log] == ["/pets/zoo.json"]
 
 
+@pytest.mark.slow
 def test_a_server_without_ranges_begins_anew(server, served, shelf, bundle, make):
     server.ranges, server.lull, broken = False, 0.1, []
 
@@ -229,6 +232,7 @@ def test_an_empty_file_is_fetched(server, served, shelf):
     assert path.read_bytes() == b""
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_in_the_middle_leaves_a_part_that_the_next_goes_on_with(server, served, shelf, make):
     """SIGKILL, while a server waits in the middle of a file; nothing is flushed or renamed by the one that dies."""
     data = random.Random(1).randbytes(3 * 2**20)

@@ -88,6 +88,7 @@ def store(monkeypatch):
 URL = "s3://bucket/models/pets"
 
 
+@pytest.mark.slow
 def test_a_model_goes_round_by_s3_with_the_manifest_written_last(store, make, bundle):
     model = make.mini()
 
@@ -134,6 +135,7 @@ def test_a_spoilt_object_and_what_is_not_there_are_clean_errors(store, make):
         make.mini().save("s3://tekcub/pets")
 
 
+@pytest.mark.slow
 def test_a_store_that_is_busy_for_a_while_is_asked_again(store, make):
     make.mini().save(URL)
     store.faults[:] = [503, 500]

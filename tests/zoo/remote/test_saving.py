@@ -136,6 +136,7 @@ def test_what_is_no_bundle_is_not_replaced(text, make, memory, writes):
     assert writes.log == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("torn", [False, True], ids=["before", "half"])
 @pytest.mark.parametrize("begin", ["nothing", "old"])
 def test_a_kill_at_any_write_leaves_the_old_the_new_or_a_clean_error(begin, torn, make, memory, heads, writes, read):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 import zoo
@@ -42,6 +43,7 @@ def test_shapes_and_counts_are_those_of_the_modules():
     ]
 
 
+@pytest.mark.slow
 def test_what_was_pruned_and_what_rounds_says_so():
     samples = {"image": tuple(TensorSample(str(n), torch.full((3, 32, 32), n / 4)) for n in range(4))}
     model = zoo.build("timm:test_resnet", {"type": "regression", "name": "age"}, weights=None, seed=0)

@@ -31,6 +31,7 @@ def search(space, table, folder, **how):
     return zoo.search(space, table, folder, **{**QUICK, **how})
 
 
+@pytest.mark.slow
 def test_a_search_ends_with_its_best_candidate_as_a_bundle_that_holds_the_genotype(space, table, tmp_path):
     found = search(space, table, tmp_path / "study", trials=3, sampler="random", final_epochs=2)
 
@@ -114,6 +115,7 @@ def test_a_search_that_was_killed_inside_a_trial_ends_as_one_that_never_was(spac
     assert all(torch.equal(v, state[k]) for k, v in zoo.load(tmp_path / "killed" / "best").state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_line_that_a_kill_cut_off_is_taken_away(space, table, tmp_path):
     search(space, table, tmp_path / "study", trials=2, sampler="random")
     lines = (tmp_path / "study" / TRIALS).read_bytes()
@@ -123,6 +125,7 @@ def test_a_line_that_a_kill_cut_off_is_taken_away(space, table, tmp_path):
     assert len(told(tmp_path / "study")) == len(lines.splitlines())
 
 
+@pytest.mark.slow
 def test_the_seed_decides_what_is_tried(space, table, tmp_path):
     first, second = (search(space, table, tmp_path / f"{n}", trials=2, sampler="random", seed=n) for n in (0, 1))
 
@@ -226,6 +229,7 @@ def test_a_pattern_stands_for_the_backbones_with_weights_that_fit_it():
         ZooSpace(backbones=("timm:nothing*",))
 
 
+@pytest.mark.slow
 def test_a_space_that_is_exhausted_ends_the_search(table, tmp_path, monkeypatch):
     monkeypatch.setattr(trying, "PATIENCE", 30)
     space = BlockSpace(base="timm:mnasnet_100?img_size=32", stages=(
@@ -237,6 +241,7 @@ def test_a_space_that_is_exhausted_ends_the_search(table, tmp_path, monkeypatch)
     assert {one.state for one in found.trials} == {"trained", "repeated"}
 
 
+@pytest.mark.slow
 def test_a_trial_whose_loss_is_no_number_is_written_down_and_the_search_goes_on(space, table, tmp_path, monkeypatch):
     inner, count = trying.fit, 0
 
@@ -254,6 +259,7 @@ def test_a_trial_whose_loss_is_no_number_is_written_down_and_the_search_goes_on(
     assert [one.state for one in found.trials][:2] == ["failed", "trained"]
 
 
+@pytest.mark.slow
 def test_a_second_search_at_the_same_time_is_refused_and_the_first_goes_on(space, table, tmp_path, monkeypatch):
     inner, refused = trying.fit, []
 
@@ -272,6 +278,7 @@ def test_a_second_search_at_the_same_time_is_refused_and_the_first_goes_on(space
     assert len(told(tmp_path / "study")) == 1
 
 
+@pytest.mark.slow
 def test_limits_that_nothing_keeps_are_told_with_the_least_that_was_seen(space, table, tmp_path, monkeypatch):
     monkeypatch.setattr(trying, "PATIENCE", 9)
     with pytest.raises(ConfigError, match=r"none kept the limits max_parameters=10; the least seen were [\d,]+ param"):
@@ -333,6 +340,7 @@ def test_scores_are_for_spaces_of_blocks(table, tmp_path):
         search({"backbones": ["timm:test_vit"]}, table, tmp_path / "study", screened=3)
 
 
+@pytest.mark.slow
 def test_a_folder_of_another_study_is_refused(space, table, tmp_path):
     search(space, table, tmp_path / "study", trials=1)
     with pytest.raises(ConfigError, match="begun with another seed: 0 there, 1 now"):

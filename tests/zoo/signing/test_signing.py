@@ -312,6 +312,7 @@ def test_without_the_extra_one_sentence_has_the_command(bundle, keys, monkeypatc
     assert zoo.verify(bundle).ok
 
 
+@pytest.mark.slow
 def test_verifying_without_a_signature_imports_no_library_for_it(bundle):
     code = f"import sys, zoo; assert zoo.verify({str(bundle)!r}).ok; print('model_signing' in sys.modules)"
 

@@ -160,6 +160,7 @@ def outcomes(**asked):
 SKIPPED = {"mask", "fixed_size", "length"}
 
 
+@pytest.mark.slow
 def test_a_sound_backbone_passes_every_check(install):
     install(ToyProvider())
     found = outcomes()
@@ -226,6 +227,7 @@ def test_our_own_backbones_pass(reference):
     check_backbone(reference)
 
 
+@pytest.mark.slow
 def test_a_backbone_that_is_built_can_be_checked_and_is_left_as_it_is():
     net = Toy().train()
     backbone = zoo.wrap(net, inputs=torch.zeros(2, 3, SIZE, SIZE))
@@ -787,6 +789,7 @@ def test_a_backbone_that_does_not_exist_is_no_failure_of_a_check():
         check_backbone("timm:no_such_net")
 
 
+@pytest.mark.slow
 def test_no_check_touches_the_global_generator(install):
     install(ToyProvider())
     before = torch.get_rng_state()

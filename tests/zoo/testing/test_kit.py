@@ -316,6 +316,7 @@ def install_method(registry_with, method: type[Method]) -> str:
     return "odd"
 
 
+@pytest.mark.slow
 def test_a_sound_method_passes_and_says_what_it_bettered(registry_with):
     found = check_method(install_method(registry_with, Sound))
 
@@ -388,10 +389,12 @@ class OneTask(Sound):
         return HeadsOwn()
 
 
+@pytest.mark.slow
 def test_a_method_may_say_that_it_does_not_take_several_tasks(registry_with):
     assert check_method(install_method(registry_with, OneTask)).several_tasks == "The method 'odd' takes one task."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "rule"),
     [

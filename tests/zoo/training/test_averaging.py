@@ -54,6 +54,7 @@ def test_the_model_ends_with_the_moving_average_of_its_weights(model, table, ste
     assert any(not torch.equal(value, last[key]) for key, value in one.state_dict().items())
 
 
+@pytest.mark.slow
 def test_epochs_are_judged_by_the_average_and_training_goes_on_with_the_weights(model, table, monkeypatch, steps):
     judged, measure = [], engine.measure
 
@@ -72,6 +73,7 @@ def test_epochs_are_judged_by_the_average_and_training_goes_on_with_the_weights(
             torch.testing.assert_close(value, expected[key], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_average_changes_nothing_of_the_training_itself(model, table, steps, monkeypatch):
     weights, train = [], Engine.train
 
@@ -87,6 +89,7 @@ def test_an_average_changes_nothing_of_the_training_itself(model, table, steps, 
     assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
 
 
+@pytest.mark.slow
 def test_what_never_trains_is_not_averaged(model, table, state, same):
     one = model()
     before = state(one, "backbones.")
@@ -96,6 +99,7 @@ def test_what_never_trains_is_not_averaged(model, table, state, same):
     assert same(before, state(one, "backbones."))
 
 
+@pytest.mark.slow
 def test_heads_that_learn_from_features_learn_from_those_of_the_average(model, table):
     head = {"type": "prototype", "name": "kind", "classes": ["a", "b"]}
     one, data = model(head), table()

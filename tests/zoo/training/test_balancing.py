@@ -203,6 +203,7 @@ def test_the_score_of_several_tasks_is_the_mean_of_their_own():
     assert math.isnan(combined(tasks, {**metrics, "y": {"mae": math.nan}}, {"y": 2.0}))
 
 
+@pytest.mark.slow
 def test_the_best_epoch_of_all_tasks_is_that_of_the_highest_mean(model, table):
     split = ["train"] * 24 + ["validation"] * 16
     data = labelled(table, rows=40, gaps=True, apart=0.4, split=split)

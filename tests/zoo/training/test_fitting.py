@@ -31,6 +31,7 @@ class Bomb:
 # --- learning
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "epochs", "lr"), [("feature_extraction", 12, 0.02), ("fine_tuning", 4, 0.01)])
 def test_both_methods_learn_what_can_be_learnt(model, table, method, epochs, lr):
     one = model()
@@ -158,6 +159,7 @@ def test_bfloat16_learns_on_the_cpu_as_well(model, table, kind):
 # --- the best epoch
 
 
+@pytest.mark.slow
 def test_the_weights_of_the_best_epoch_are_restored(model, table):
     one = model()
     labels = [
@@ -276,6 +278,7 @@ def test_a_metric_that_is_not_a_number_is_never_the_best(model, table, monkeypat
 # --- data
 
 
+@pytest.mark.slow
 def test_the_split_that_the_data_gives_is_used(model, table):
     split = ["test" if n < 6 else "validation" if n < 16 else "train" for n in range(40)]
 
@@ -285,6 +288,7 @@ def test_the_split_that_the_data_gives_is_used(model, table):
     assert set(history.test["kind"]) == {"accuracy", "balanced_accuracy", "f1"}
 
 
+@pytest.mark.slow
 def test_a_split_is_drawn_where_the_data_gives_none(model, table):
     history = zoo.fit(model(), table(), **FROZEN, validation=0.25)
 
@@ -513,6 +517,7 @@ def test_provenance_is_json_and_has_no_path_of_the_machine(model, tmp_path):
     assert one.provenance["method"] == "feature_extraction"
 
 
+@pytest.mark.slow
 def test_a_trained_model_can_be_saved_with_its_provenance(model, table, tmp_path):
     tags = [("a",) if n % 2 else ("b",) for n in range(39)] + [("c",)]  # no c in validation
     one = model({"type": "classifier", "name": "tags", "classes": ["a", "b", "c"], "multi_label": True})

@@ -24,6 +24,7 @@ def stages(model, before, after):
     return {stage_of(model, key) for key in changes(before, after)}
 
 
+@pytest.mark.slow
 def test_gradual_unfreezing_changes_one_stage_more_each_epoch_and_nothing_else(model, table, state, snapshots):
     one = model()
     states = [state(one)]
@@ -35,6 +36,7 @@ def test_gradual_unfreezing_changes_one_stage_more_each_epoch_and_nothing_else(m
     assert found == [set(order[: at + 1]) for at in range(6)]
 
 
+@pytest.mark.slow
 def test_gradual_unfreezing_on_plateau_takes_the_step_when_the_value_gets_no_better(
     model, table, state, snapshots, monkeypatch
 ):

@@ -75,6 +75,7 @@ def test_columns_whose_plain_names_agree_get_heads_of_different_names():
     ]
 
 
+@pytest.mark.slow
 def test_inferred_heads_can_be_built_and_trained(table, draw):
     kinds = ["ab"[n % 2] for n in range(16)]
     rows = table(rows=16, **{"the kind": ("text", kinds), "size": ("number", [n % 2 + 0.5 for n in range(16)])})

@@ -107,6 +107,7 @@ def test_cached_views_are_those_that_a_live_run_sees(model, photos, state):
         torch.testing.assert_close(value, live.state_dict()[key], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_epochs_go_round_the_cached_views(model, photos):
     one = model()
     run = {"method": "feature_extraction", "augmentation": "light", "cached_views": 2, "epochs": 1, "device": "cpu"}

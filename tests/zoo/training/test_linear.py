@@ -208,6 +208,7 @@ def test_a_dimension_that_does_not_vary_is_not_divided_by_nothing():
     assert scale_of(torch.ones(3, 2)).std.tolist() == [1.0, 1.0]
 
 
+@pytest.mark.slow
 def test_standardised_features_let_a_head_learn_faster(build, table, monkeypatch):
     from contextlib import nullcontext
 

@@ -99,6 +99,7 @@ def test_training_finds_the_rectangles_and_the_bundle_finds_them_too(scenes, bui
     assert (predicted.mask == truth).float().mean() > 0.7
 
 
+@pytest.mark.slow
 def test_features_of_a_frozen_backbone_are_kept_and_masks_are_not(scenes, build, monkeypatch, tmp_path):
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
     opened = []

@@ -72,6 +72,7 @@ def asking(monkeypatch):
     return enter
 
 
+@pytest.mark.slow
 def test_the_heads_losses_alone_train_what_a_run_without_an_objective_trains(model, table, asking):
     asking(Asking)
     data = table(rows=12)
@@ -106,6 +107,7 @@ def test_parts_are_summed_and_an_objectives_own_parameters_train_at_a_share_of_t
     assert all(torch.equal(dict(one.named_parameters())[name], before[name]) for name in heads)
 
 
+@pytest.mark.slow
 def test_a_step_has_the_rows_views_and_unlabelled_rows_that_were_asked_for(model, table, asking, tmp_path):
     class Wide(Asking):
         views = (FLIPPED, None)

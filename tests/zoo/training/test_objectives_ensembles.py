@@ -53,6 +53,7 @@ def fit_beside(monkeypatch, model, other, **run):
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tta", [None, "flip"])
 def test_the_members_of_an_ensemble_see_the_very_view_that_the_model_sees(model, monkeypatch, tta):
     members = [model(backbone=f"timm:{name}") for name in ("test_resnet", "test_vit")]

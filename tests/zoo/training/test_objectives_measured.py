@@ -60,6 +60,7 @@ def measuring(monkeypatch):
     return enter
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("validation", [0.0, 0.25])
 def test_what_an_objective_measures_stands_in_the_history_its_files_and_the_log(
     model, table, measuring, tmp_path, caplog, validation

@@ -122,6 +122,7 @@ def test_what_cannot_be_planned_is_one_sentence(model, settings, error, sentence
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_table_of_adapters_is_made_on_a_copy(model):
     pytest.importorskip("peft")
     one = model(backbone="timm:test_vit")

@@ -67,6 +67,7 @@ def test_the_losses_are_those_of_a_loop_by_hand(model, table):
     )
 
 
+@pytest.mark.slow
 def test_the_model_its_modes_and_every_random_number_stay_as_they_were(model, table, state):
     one = model().freeze("s1").train()
     before, modes = state(one), [(m.training, [p.requires_grad for p in m.parameters()]) for m in one.modules()]
@@ -95,6 +96,7 @@ def test_equal_seeds_search_alike(model, table):
     assert one == two
 
 
+@pytest.mark.slow
 def test_where_the_loss_explodes_the_search_ends(model, table):
     found = zoo.find_lr(model(), table(), optimizer="sgd", highest=1e9, backbone_lr_scale=1.0, **RUN)
 

@@ -65,6 +65,7 @@ def cuts(model):
     return [tuple(names[:cut]) for cut in sorted({1, (last + 1) // 2, last} - {0})]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reference", ["timm:test_vit", "timm:test_resnet", "timm:test_efficientnet"])
 def test_what_trains_gets_the_same_features_and_gradients_from_a_replay(reference):
     for stages in cuts(built(reference)):

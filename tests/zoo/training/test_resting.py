@@ -28,6 +28,7 @@ def moved(model, before):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("freeze", ["s2", ["s2"], ("main.s1", "s2")])
 def test_stages_that_are_named_rest_and_all_others_follow_the_method(model, table, state, freeze):
     one = model()
@@ -67,6 +68,7 @@ def test_a_frozen_regression_head_keeps_its_scale(model, table, state):
     assert moved(one, before) == {"heads.kind"}
 
 
+@pytest.mark.slow
 def test_with_all_heads_frozen_the_backbone_alone_learns(model, table, state):
     one = model()
     before = state(one)
@@ -75,6 +77,7 @@ def test_with_all_heads_frozen_the_backbone_alone_learns(model, table, state):
     assert moved(one, before) == {"stem", "s1", "s2", "s3", "s4"}
 
 
+@pytest.mark.slow
 def test_what_was_frozen_by_hand_follows_the_method_and_that_is_said(model, table, state, caplog):
     one = model(COLOUR, KIND).freeze("s1").freeze("heads.colour")
     before = state(one)
@@ -97,6 +100,7 @@ def test_pinned_norms_keep_their_statistics_in_every_stage_and_the_rest_learns(m
     assert moved(one, before) == {"stem", "s1", "s2", "s3", "s4", "heads.kind"}
 
 
+@pytest.mark.slow
 def test_norms_whose_weights_were_frozen_by_hand_stay_so(model, table, state):
     one = model().freeze_norms("s3", weights=True)
     before = state(one)
@@ -114,6 +118,7 @@ def test_norms_whose_weights_were_frozen_by_hand_stay_so(model, table, state):
     assert "s3" in moved(one, before)
 
 
+@pytest.mark.slow
 def test_that_there_are_no_norms_to_pin_is_said(model, table, caplog):
     with caplog.at_level(logging.INFO, logger="zoo"):
         zoo.fit(model(backbone="timm:test_vit?img_size=32"), table(), freeze_norms=True, **RUN)

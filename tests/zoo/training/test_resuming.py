@@ -165,6 +165,7 @@ def test_a_run_that_goes_on_from_any_checkpoint_ends_as_the_run_that_never_stopp
     assert whole.frozen() == resumed.frozen()
 
 
+@pytest.mark.slow
 def test_keeping_checkpoints_changes_nothing(kept, two_heads, rows, state, same):
     whole = two_heads()
     history = zoo.fit(whole, rows(), **PLAIN)
@@ -175,6 +176,7 @@ def test_keeping_checkpoints_changes_nothing(kept, two_heads, rows, state, same)
     assert told(history) == told(with_checkpoints)
 
 
+@pytest.mark.slow
 def test_a_finished_run_says_so_and_trains_nothing(kept, two_heads, rows, state, same, monkeypatch, caplog):
     one, history, folder = kept()
     monkeypatch.setattr(Engine, "training_step", lambda *_: pytest.fail("it trained"))
@@ -188,6 +190,7 @@ def test_a_finished_run_says_so_and_trains_nothing(kept, two_heads, rows, state,
     assert told(history) == told(second)
 
 
+@pytest.mark.slow
 def test_only_as_many_checkpoints_are_kept_as_were_asked_for(two_heads, rows, tmp_path):
     zoo.fit(two_heads(), rows(), checkpoint=tmp_path / "run", checkpoint_every=1, **PLAIN)
 
@@ -224,6 +227,7 @@ def remove_the_manifest(checkpoint):
 BREAKS = [flip_a_bit, remove_a_part, cut_the_manifest, remove_the_manifest]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", [BREAKS[0], *(pytest.param(one, marks=pytest.mark.slow) for one in BREAKS[1:])])
 def test_a_broken_checkpoint_is_named_and_the_one_before_it_taken(spoil, kept, two_heads, rows, state, same, caplog):
     one, history, folder = kept()
@@ -240,6 +244,7 @@ def test_a_broken_checkpoint_is_named_and_the_one_before_it_taken(spoil, kept, t
     assert (folder / f"broken-{newest.name}").is_dir()
 
 
+@pytest.mark.slow
 def test_without_any_whole_checkpoint_nothing_is_trained(kept, two_heads, rows):
     _, _, folder = kept(every=None)
     for path in folder.glob("checkpoint-*"):
@@ -289,6 +294,7 @@ def test_a_run_that_differs_is_refused_by_what_differs(settings, data, says, kep
     assert len(steps(folder)) == 2
 
 
+@pytest.mark.slow
 def test_other_classes_heads_and_backbones_are_refused(kept, model, rows):
     _, _, folder = kept(every=None)
     age = {"type": "regression", "name": "age"}
@@ -307,6 +313,7 @@ def test_other_classes_heads_and_backbones_are_refused(kept, model, rows):
         assert says in str(refused.value)
 
 
+@pytest.mark.slow
 def test_another_number_of_processes_is_refused(kept, two_heads, rows, monkeypatch):
     _, _, folder = kept(every=None)
     monkeypatch.setattr("zoo.training.resuming.identity.world_size", lambda: 4)
@@ -315,6 +322,7 @@ def test_another_number_of_processes_is_refused(kept, two_heads, rows, monkeypat
         zoo.fit(two_heads(), rows(), checkpoint=folder, resume=True, **PLAIN)
 
 
+@pytest.mark.slow
 def test_other_weights_under_a_frozen_stage_are_refused(two_heads, rows, tmp_path):
     settings = {**PLAIN, "method": "feature_extraction"}
     zoo.fit(two_heads(), rows(), checkpoint=tmp_path / "run", **settings)
@@ -326,6 +334,7 @@ def test_other_weights_under_a_frozen_stage_are_refused(two_heads, rows, tmp_pat
         zoo.fit(other, rows(), checkpoint=tmp_path / "run", resume=True, **settings)
 
 
+@pytest.mark.slow
 def test_a_new_run_does_not_begin_where_another_is_kept(kept, two_heads, rows):
     _, _, folder = kept(every=None)
 
@@ -396,6 +405,7 @@ def test_a_checkpoint_is_a_bundle_that_verifies_and_gives_the_model_at_that_poin
                 torch.testing.assert_close(output, outputs[name], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_never_trains_is_kept_once_and_not_in_each_checkpoint(two_heads, rows, tmp_path):
     zoo.fit(two_heads(), rows(), checkpoint=tmp_path / "run", **{**PLAIN, "method": "feature_extraction"})
 
@@ -404,6 +414,7 @@ def test_what_never_trains_is_kept_once_and_not_in_each_checkpoint(two_heads, ro
     assert found.bytes < 60_000
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_not_upgraded_into_something_that_no_run_goes_on_from(kept, monkeypatch):
     _, _, folder = kept(every=None)
     path = folder / "checkpoint-00000006"
@@ -414,6 +425,7 @@ def test_a_checkpoint_is_not_upgraded_into_something_that_no_run_goes_on_from(ke
     assert zoo.inspect(path).kind == "checkpoint"
 
 
+@pytest.mark.slow
 def test_a_folder_in_which_a_run_trains_is_no_other_runs_to_go_on_in(two_heads, rows, tmp_path, monkeypatch):
     """A run that is taken for dead while it still trains must not be gone on with beside it."""
     folder, told = tmp_path / "run", []

@@ -37,6 +37,7 @@ def test_the_rows_of_an_epoch_are_drawn_by_these_chances_and_by_the_seed_and_the
         assert abs(int(target[drawn].sum()) - 500) < 5 * (1000 * 0.25) ** 0.5
 
 
+@pytest.mark.slow
 def test_a_run_draws_other_rows_in_each_epoch_and_the_same_for_equal_seeds(model, table, state, monkeypatch):
     labels = ["a"] * 36 + ["b"] * 4
     seen = []

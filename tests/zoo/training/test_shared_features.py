@@ -67,6 +67,7 @@ def get(model, samples, folder):
     return FeatureStore(model, folder).get(samples, device=CPU)
 
 
+@pytest.mark.slow
 def test_a_fusion_takes_what_each_of_its_backbones_has_kept_alone(tmp_path, passes):
     one = fused()
     assert one.backbones["a"].spec.inputs[0].size == one.backbones["b"].spec.inputs[0].size
@@ -84,6 +85,7 @@ def test_a_fusion_takes_what_each_of_its_backbones_has_kept_alone(tmp_path, pass
         torch.testing.assert_close(found[f"{stream}/pooled"], live[stream].pooled, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_only_the_backbone_and_the_rows_that_are_missing_run(tmp_path, passes):
     get(alone(RESNET), rows(pictures(4)), tmp_path)
     passes.clear()
@@ -93,6 +95,7 @@ def test_only_the_backbone_and_the_rows_that_are_missing_run(tmp_path, passes):
     assert passes == {"test_resnet": 2, "test_vit2": 6}
 
 
+@pytest.mark.slow
 def test_what_a_fusion_has_kept_serves_each_of_its_backbones_alone(tmp_path, passes):
     get(fused(), rows(pictures(3)), tmp_path)
     passes.clear()
@@ -125,6 +128,7 @@ def test_one_module_on_two_inputs_gives_each_row_the_features_of_its_own_picture
     assert torch.equal(again["b/pooled"], found["b/pooled"][1:2])
 
 
+@pytest.mark.slow
 def test_features_depend_on_the_weights_and_not_on_the_name_of_the_stream():
     def key(model, stream):
         return WholePass(model).key(stream)

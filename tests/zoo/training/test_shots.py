@@ -13,6 +13,7 @@ def names(table):
     return [sample.name for sample in table.inputs["image"]]
 
 
+@pytest.mark.slow
 def test_a_run_of_shots_trains_on_so_many_rows_of_each_class_and_is_judged_on_all_others(model, table, tmp_path):
     history = zoo.fit(model(), table(rows=40), shots=3, **RUN)
 

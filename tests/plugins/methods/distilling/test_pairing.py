@@ -42,6 +42,7 @@ def test_the_only_task_of_both_needs_no_name_and_others_are_paired_as_they_are_n
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ours", "theirs", "asked", "error", "words"),
     [
