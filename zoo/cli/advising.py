@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zoo.cli.arguments import read_head, read_weights
+from zoo.advising import AUTO
 from zoo.cli.options import (
     AsJson,
     Backbone,
@@ -17,6 +17,7 @@ from zoo.cli.options import (
     Heads,
     ImageColumn,
     Inputs,
+    SavedModel,
     Share,
     StreamNames,
     Strict,
@@ -24,9 +25,8 @@ from zoo.cli.options import (
     Weights,
 )
 from zoo.cli.output import note, say, say_json, say_table, speaks
-from zoo.cli.starting import Streams
+from zoo.cli.starting import New, Saved, Start, Streams
 from zoo.cli.training import Data
-from zoo.errors import ConfigError
 
 if TYPE_CHECKING:
     from zoo.advising.advice import Advice
@@ -37,12 +37,14 @@ __all__ = ["advise"]
 EXAMPLES = (
     "zoo advise pictures/ --backbone timm:mobilenetv3\n\n"
     "zoo advise cells.csv --backbone timm:resnet18 --target defect --rows 500\n\n"
+    "zoo advise more.csv --model my-model\n\n"
     "zoo advise cells.csv --backbone timm:resnet18 --no-probe --json"
 )
 
 
 @speaks
 def advise(
+    context: typer.Context,
     data: Data,
     backbone: Backbone = None,
     stream: StreamNames = None,
@@ -50,6 +52,7 @@ def advise(
     share: Share = None,
     head: Heads = None,
     target: Targets = None,
+    model: SavedModel = None,
     rows: Annotated[int, typer.Option(min=20, metavar="N", help="Most rows whose features are measured.")] = 1000,
     probe: Annotated[
         bool, typer.Option("--probe/--no-probe", help="Fine-tune a copy for a minute at most, to see what moves.")
@@ -67,19 +70,17 @@ def advise(
     """Say which training method fits data and backbone, with the evidence; nothing is trained."""
     import zoo
     from zoo.training.judging.evaluation import pick_device
-    from zoo.training.rows.tables import input_columns
 
-    if head and target:
-        raise ConfigError("--head names the column of each head itself; leave --target out.")
-    streams = Streams.of(backbone, stream or (), inputs or (), share or (), command="zoo advise")
+    start: Start
+    if model is None:
+        streams = Streams.of(backbone, stream or (), inputs or (), share or (), command="zoo advise")
+        start = New.of(streams, head or (), target or (), weights)
+    else:
+        start = Saved.of(context, model)
     pick_device(device)
-    origin = read_weights(weights)
-    planned = streams.plan()
-    source: dict[str, Any] = {"image": image, "split": split, "labels": target or None, "strict": strict}
-    table = zoo.read(data, **source, **input_columns(planned.modalities))
-    specs = zoo.infer_heads(table, heads=[read_head(text) for text in head or ()])
-    model = zoo.build(streams.backbones, specs, inputs=streams.inputs, share=streams.share, weights=origin, seed=seed)
-    advice = zoo.advise(model, table, rows=rows, probe=probe, seed=seed, device=device, strict=strict)
+    source: dict[str, Any] = {"image": image, "split": split, "labels": target or None, "masks": (), "strict": strict}
+    made, table = start.make(data, source, method=AUTO, seed=seed)
+    advice = zoo.advise(made, table, rows=rows, probe=probe, seed=seed, device=device, strict=strict)
     typed = {
         "--backbone": [backbone] if backbone else [],
         "--stream": stream or [],
@@ -87,6 +88,7 @@ def advise(
         "--share": share or [],
         "--head": head or [],
         "--target": target or [],
+        "--model": [model] if model else [],
         "--image": [image] if image else [],
         "--split": [split] if split else [],
         "--weights": [weights] if weights != "pretrained" else [],

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from zoo.advising import AUTO
-from zoo.cli.arguments import heads_for, read_head, read_settings
+from zoo.cli.arguments import read_settings
 from zoo.cli.optimizing import OptimizerName, OptimizerSettings, ScheduleName, ScheduleSettings, Warmup, WeightDecay
 from zoo.cli.options import (
     AsJson,
@@ -20,20 +20,25 @@ from zoo.cli.options import (
     Masks,
     MethodSettings,
     Rate,
+    SavedModel,
     Share,
     StreamNames,
     Targets,
 )
 from zoo.cli.output import note, say_json, say_table, speaks
 from zoo.cli.runfile import take_file
-from zoo.cli.starting import Streams
+from zoo.cli.starting import New, Saved, Streams
 from zoo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from zoo.model import Model
 
 __all__ = ["plan"]
 
 EXAMPLES = (
     "zoo plan --backbone timm:vit --method discriminative --set decay=0.65\n\n"
     "zoo plan --backbone timm:resnet50 --method gradual_unfreezing --epochs 6\n\n"
+    "zoo plan --model my-model --method partial\n\n"
     "zoo plan cells.csv --backbone hf:bert --method bitfit --json"
 )
 DATA = "Data whose labels decide the heads; a classifier of two classes by default."
@@ -54,6 +59,7 @@ def plan(
     head: Heads = None,
     target: Targets = None,
     mask: Masks = None,
+    model: SavedModel = None,
     method: Annotated[str, typer.Option(help="Training method; zoo methods.")] = "fine_tuning",
     settings: MethodSettings = None,
     epochs: Epochs = 10,
@@ -72,31 +78,27 @@ def plan(
 ) -> None:
     """Say what zoo fit would train when, at what rate: stages by epochs, without weights and without training."""
     import zoo
-    from zoo.training.rows.tables import input_columns
 
-    streams = Streams.of(backbone, stream or (), inputs or (), share or (), command="zoo plan")
     if method == AUTO:
         raise ConfigError("zoo plan shows the plan of a method by name; zoo advise DATA says which auto would take.")
-    if head and target:
-        raise ConfigError("--head names the column of each head itself; leave --target out.")
     own = read_settings(settings or (), taken={*context.params, "model", "data"})
-    planned = streams.plan()
-    specs = [read_head(text) for text in head or ()]
-    if data is not None:
-        source: dict[str, Any] = {"image": image, "labels": target or None, "masks": mask or ()}
-        read = zoo.read(data, **source, **input_columns(planned.modalities))
-        specs = heads_for(method, read, specs, asked=bool(specs or target or mask))
-    elif target or mask or image:
+    source: dict[str, Any] = {
+        "image": image,
+        "split": None,
+        "labels": target or None,
+        "masks": mask or (),
+        "strict": False,
+    }
+    if data is None and (target or mask or image):
         raise ConfigError("--target, --mask and --image name columns of DATA, and there is none.")
-    model = zoo.build(
-        streams.backbones,
-        specs or [zoo.head("classifier", classes=["a", "b"])],
-        inputs=streams.inputs,
-        share=streams.share,
-        weights=None,
-    )
+    if model is None:
+        streams = Streams.of(backbone, stream or (), inputs or (), share or (), command="zoo plan")
+        start = New.of(streams, head or (), target or (), "none")
+        made = _built(start, data, source, method)
+    else:
+        made = _saved(Saved.of(context, model), data, source, method)
     table = zoo.plan(
-        model,
+        made,
         method=method,
         epochs=epochs,
         lr=lr,
@@ -114,3 +116,25 @@ def plan(
     names, *rows = table.lines()
     note(table.caption())
     return say_table(names, rows, numbers=("parameters",))
+
+
+def _built(start: New, data: str | None, source: dict[str, Any], method: str) -> Model:
+    """Build a model without weights, with a classifier of two classes where nothing says more."""
+    import zoo
+
+    if data is not None:
+        return start.make(data, source, method=method, seed=0)[0]
+    streams = start.streams
+    heads = start.heads or [zoo.head("classifier", classes=["a", "b"])]
+    return zoo.build(streams.backbones, heads, inputs=streams.inputs, share=streams.share, weights=None)
+
+
+def _saved(start: Saved, data: str | None, source: dict[str, Any], method: str) -> Model:
+    """Load a model, having seen that its heads find their columns in the data, where there are some."""
+    from zoo.training.rows.targets import columns_of
+
+    if data is None:
+        return start.load()
+    model, table = start.make(data, source, method=method, seed=0)
+    columns_of(model, table)
+    return model

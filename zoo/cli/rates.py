@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from zoo.cli.arguments import read_augmentation, read_head, read_settings, read_weights
+from zoo.cli.arguments import read_augmentation, read_settings
 from zoo.cli.optimizing import OptimizerName, OptimizerSettings, WeightDecay
 from zoo.cli.options import (
     AsJson,
@@ -20,6 +20,7 @@ from zoo.cli.options import (
     Inputs,
     Masks,
     MethodSettings,
+    SavedModel,
     Seed,
     Share,
     StreamNames,
@@ -28,14 +29,14 @@ from zoo.cli.options import (
     Weights,
 )
 from zoo.cli.output import note, say, say_json, speaks
-from zoo.cli.starting import Streams
+from zoo.cli.starting import New, Saved, Start, Streams
 from zoo.cli.training import DATA
-from zoo.errors import ConfigError
 
 __all__ = ["find_lr"]
 
 EXAMPLES = (
     "zoo find-lr pictures/ --backbone timm:mobilenetv3\n\n"
+    "zoo find-lr more.csv --model my-model\n\n"
     "zoo find-lr pictures/ --backbone timm:vit --method feature_extraction --picture rates.png"
 )
 
@@ -51,6 +52,7 @@ def find_lr(
     head: Heads = None,
     target: Targets = None,
     mask: Masks = None,
+    model: SavedModel = None,
     method: Annotated[str, typer.Option(help="Training method; zoo methods.")] = "fine_tuning",
     settings: MethodSettings = None,
     steps: Annotated[int, typer.Option(min=10, help="Steps from the lowest rate to the highest.")] = 100,
@@ -83,13 +85,14 @@ def find_lr(
 ) -> None:
     """Look for a learning rate: a short training whose rate rises until the loss does; nothing is kept of it."""
     import zoo
-    from zoo.training.rows.tables import input_columns
 
-    streams = Streams.of(backbone, stream or (), inputs or (), share or (), command="zoo find-lr")
-    if head and target:
-        raise ConfigError("--head names the column of each head itself; leave --target out.")
+    start: Start
+    if model is None:
+        streams = Streams.of(backbone, stream or (), inputs or (), share or (), command="zoo find-lr")
+        start = New.of(streams, head or (), target or (), weights)
+    else:
+        start = Saved.of(context, model)
     own = read_settings(settings or (), taken={*context.params, "model", "data"})
-    planned = streams.plan()
     source: dict[str, Any] = {
         "image": image,
         "split": split,
@@ -97,18 +100,9 @@ def find_lr(
         "masks": mask or (),
         "strict": strict,
     }
-    table = zoo.read(data, **source, **input_columns(planned.modalities))
-    specs = zoo.infer_heads(table, heads=[read_head(text) for text in head or ()])
-    model = zoo.build(
-        streams.backbones,
-        specs,
-        inputs=streams.inputs,
-        share=streams.share,
-        weights=read_weights(weights),
-        seed=seed,
-    )
+    made, table = start.make(data, source, method=method, seed=seed)
     found = zoo.find_lr(
-        model,
+        made,
         table,
         method=method,
         steps=steps,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from zoo.cli.arguments import heads_for, read_model, read_pairs, read_weights
+from zoo.cli.arguments import heads_for, read_head, read_model, read_pairs, read_weights
 from zoo.cli.runfile import is_said
 from zoo.errors import ConfigError
 
@@ -52,7 +52,8 @@ class Streams:
         """
         if (backbone is None) == (not stream):
             raise ConfigError(
-                f"{command} takes --backbone REF, or --stream NAME=REF for each of several; give one of them."
+                f"{command} takes --backbone REF, or --stream NAME=REF for each of several, or --model BUNDLE; give "
+                "one of them."
             )
         one = next((text for text in inputs if "=" not in text), None)
         if one is not None and len(inputs) > 1:
@@ -102,6 +103,17 @@ class New(Start):
     heads: Sequence[HeadSpec]
     weights: str
 
+    @classmethod
+    def of(cls, streams: Streams, head: Sequence[str], target: Sequence[str], weights: str) -> New:
+        """Read heads as they were typed.
+
+        Raises:
+            ConfigError: If one cannot be read, or columns were typed beside heads.
+        """
+        if head and target:
+            raise ConfigError("--head names the column of each head itself; leave --target out.")
+        return cls(streams, [read_head(text) for text in head], weights)
+
     def make(self, data: str, source: Mapping[str, Any], *, method: str, seed: int) -> tuple[Model, Table]:
         """Read the data, and build heads for their labels where none were typed."""
         import zoo
@@ -135,7 +147,7 @@ class Saved(Start):
         """
         built = ("backbone", "stream", "inputs", "share", "head", "target", "mask", "weights")
         options = {one.name: max(one.opts, key=len) for one in context.command.params}
-        if taken := [options[name] for name in built if is_said(context, name)]:
+        if taken := [options[name] for name in built if name in options and is_said(context, name)]:
             raise ConfigError(
                 f"--model {bundle} brings its own backbones and heads; leave {' and '.join(taken)} out, or give "
                 "--weights a bundle for its backbones alone."
@@ -146,5 +158,14 @@ class Saved(Start):
         """Load the model, and read the columns of its inputs and heads."""
         from zoo.training.rows.tables import read_for
 
-        model = read_model("--model", self.bundle)
+        model = self.load()
         return model, read_for(model, data, image=source["image"], split=source["split"], strict=source["strict"])
+
+    def load(self) -> Model:
+        """Load the model.
+
+        Raises:
+            BundleError: If the bundle cannot be read.
+            ConfigError: If it is an ensemble.
+        """
+        return read_model("--model", self.bundle)

@@ -12,7 +12,7 @@ import typer
 
 from zoo.advising import AUTO
 from zoo.cli.again import typed_again
-from zoo.cli.arguments import check_target, read_augmentation, read_head, read_settings
+from zoo.cli.arguments import check_target, read_augmentation, read_settings
 from zoo.cli.optimizing import OptimizerName, OptimizerSettings, ScheduleName, ScheduleSettings, Warmup, WeightDecay
 from zoo.cli.options import (
     AsJson,
@@ -27,6 +27,7 @@ from zoo.cli.options import (
     Masks,
     MethodSettings,
     Rate,
+    SavedModel,
     Seed,
     Share,
     StreamNames,
@@ -95,9 +96,7 @@ def fit(
     head: Heads = None,
     target: Targets = None,
     mask: Masks = None,
-    model: Annotated[
-        str | None, typer.Option(metavar="BUNDLE", help="A saved model to train on, with its heads and state.")
-    ] = None,
+    model: SavedModel = None,
     method: Annotated[str, typer.Option(help="Training method, or auto; zoo methods.")] = "fine_tuning",
     settings: MethodSettings = None,
     epochs: Epochs = 10,
@@ -180,10 +179,7 @@ def fit(
         raise ConfigError("zoo fit needs DATA, on the command line or in --file.")
     start: Start
     if model is None:
-        streams = Streams.of(backbone, stream or (), inputs or (), share or ())
-        if head and target:
-            raise ConfigError("--head names the column of each head itself; leave --target out.")
-        start = New(streams, [read_head(text) for text in head or ()], weights)
+        start = New.of(Streams.of(backbone, stream or (), inputs or (), share or ()), head or (), target or (), weights)
     else:
         start = Saved.of(context, model)
     if out is None:
