@@ -70,7 +70,6 @@ QUICK = {"README.md", "docs/how-to/write-a-plugin.md", "docs/reference/reference
 """Pages whose examples take no time, or that are read first."""
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "page",
     [

@@ -219,7 +219,6 @@ def test_options_of_the_tower_and_of_the_whole_go_to_their_place():
     assert embed.shape == (2, 24)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["altclip", "owlvit", pytest.param("blip", marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_a_tower_of_a_whole_model_is_built_again_from_its_spec(name, saved):

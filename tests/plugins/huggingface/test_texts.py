@@ -281,7 +281,6 @@ def test_a_type_without_a_rule_goes_the_generic_way(monkeypatch):
     assert [stage.name for stage in backbone.spec.stages] == ["stem", "post"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bert", "bart", "gpt2", pytest.param("xlm", marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_what_the_library_saved_loads_to_equal_features(name, tmp_path):

@@ -45,7 +45,6 @@ def backbone(text: str) -> TimmBackbone:
     return provider.build(provider.spec(Reference.parse(f"timm:{text}")), weights=None).eval()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["test_resnet", "test_efficientnet", "ghostnet_050", pytest.param("hrnet_w18_small", marks=pytest.mark.slow)],

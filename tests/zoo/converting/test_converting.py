@@ -54,7 +54,6 @@ def test_every_form_of_a_timm_checkpoint_gives_timms_own_logits(tmp_path, resnet
     assert ours.provenance["converted"]["checkpoint"] == file.name
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", pytest.param("densenet121", marks=pytest.mark.slow)])
 def test_a_torchvision_checkpoint_gives_torchvisions_own_logits(tmp_path, stored, name):
     torch.manual_seed(0)

@@ -227,7 +227,6 @@ def remove_the_manifest(checkpoint):
 BREAKS = [flip_a_bit, remove_a_part, cut_the_manifest, remove_the_manifest]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("spoil", [BREAKS[0], *(pytest.param(one, marks=pytest.mark.slow) for one in BREAKS[1:])])
 def test_a_broken_checkpoint_is_named_and_the_one_before_it_taken(spoil, kept, two_heads, rows, state, same, caplog):
     one, history, folder = kept()
