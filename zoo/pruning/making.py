@@ -76,7 +76,8 @@ def prune(
             share, or ``global``, with those of all layers. None for ``local`` where channels go, and for ``global``
             where heads of attention, hidden units or single weights do.
         data: Training rows as ``zoo.fit`` takes them, of which 256 are looked at, evenly spread: for ``taylor``, with
-            labels, and to measure the norms of narrower layers anew, which needs none.
+            labels, and to measure the norms of narrower layers anew, which needs none. Not looked at where the model
+            meets the target.
         multiple_of: Numbers of channels and hidden units stay multiples of this, 1 or more; None for 8, which
             processors like. Single weights have no widths.
         seed: Seed of ``random``, 0 or more.
