@@ -111,7 +111,8 @@ class Rule:
         reason: Why, in a sentence.
         budget: How long is trained.
         own: The method's own settings.
-        settings: Those of ``zoo.fit`` besides the epochs.
+        settings: Those of ``zoo.fit`` besides the epochs. Of large data no patience: as the rate falls to nothing
+            over the run, its last epochs are its best, and early stopping would end it before them.
         warnings: What to know besides.
     """
 
@@ -143,16 +144,16 @@ RULES: Mapping[tuple[Measure, Likeness], Rule] = MappingProxyType(
                 method="partial",
                 reason="there are rows enough to adapt the last stages, and those below are right as they are",
                 own={"stages": 2},
-                budget=Budget(1000, least=5, most=30),
-                settings={"lr": 1e-3, "weight_decay": 0.05, "patience": 5},
+                budget=Budget(600, least=6, most=30),
+                settings={"lr": 1e-3, "weight_decay": 0.05},
             ),
             Rule(
                 size="large",
                 similarity="different",
                 method="fine_tuning",
                 reason="the features lack most of what the labels ask for, and there are rows enough to learn it",
-                budget=Budget(1500, least=5, most=30),
-                settings={"lr": 1e-3, "weight_decay": 0.05, "patience": 5, "augmentation": "light"},
+                budget=Budget(600, least=6, most=30),
+                settings={"lr": 1e-3, "weight_decay": 0.05, "augmentation": "light"},
                 warnings=(
                     "With data this different, training from scratch is worth comparing: weights=None, and many more "
                     "epochs.",

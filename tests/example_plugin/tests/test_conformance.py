@@ -28,7 +28,6 @@ def test_the_head_conforms() -> None:
     check_head(HEAD, backbone="acme:tinynet?width=4")
 
 
-@pytest.mark.slow
 def test_the_method_conforms() -> None:
     found = check_method("heads_then_all", backbone="acme:tinynet?width=4")
 
