@@ -57,6 +57,7 @@ def measure_norms(model: nn.Module, batches: Iterable[Any], *, told: str) -> int
         1. Ours computes all layers in one pass, where each layer sees what the batch statistics below it give.
     """
     norms = norms_that_follow(model)
+    model.eval()  # dropout rests while norms take the statistics of batches
     seen = [_Moments() for _ in norms]
     handles = [
         norm.register_forward_pre_hook(partial(_note, moments)) for norm, moments in zip(norms, seen, strict=True)

@@ -42,6 +42,15 @@ def test_nothing_but_the_statistics_changes(rows):
     assert net[0].momentum == 0.1
 
 
+@pytest.mark.parametrize("mode", [True, False])
+def test_dropout_rests_whatever_the_mode_that_the_model_came_in(rows, mode):
+    net = nn.Sequential(nn.Dropout(0.9), nn.BatchNorm2d(3)).train(mode)
+    assert norms_that_follow(net) == [net[1]]
+    assert net.training == mode == net[0].training
+    measure_norms(net, rows.split(4), told="data=…")
+    torch.testing.assert_close(net[1].running_mean, rows.mean(dim=(0, 2, 3)))
+
+
 def test_norms_that_rest_or_have_no_statistics_are_left_out(rows):
     class Resting(nn.BatchNorm2d):
         def train(self, mode=True):

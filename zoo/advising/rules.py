@@ -111,8 +111,8 @@ class Rule:
         reason: Why, in a sentence.
         budget: How long is trained.
         own: The method's own settings.
-        settings: Those of ``zoo.fit`` besides the epochs. Of large data no patience: as the rate falls to nothing
-            over the run, its last epochs are its best, and early stopping would end it before them.
+        settings: Those of ``zoo.fit`` besides the epochs. Of large data no patience: the rate falls to nothing over
+            the run, and early stopping would end it while the rate is high.
         warnings: What to know besides.
     """
 

@@ -25,7 +25,7 @@ from zoo.cli.options import (
     Weights,
 )
 from zoo.cli.output import note, say, say_json, say_table, speaks
-from zoo.cli.starting import New, Saved, Start, Streams
+from zoo.cli.starting import start_of
 from zoo.cli.training import Data
 
 if TYPE_CHECKING:
@@ -71,12 +71,7 @@ def advise(
     import zoo
     from zoo.training.judging.evaluation import pick_device
 
-    start: Start
-    if model is None:
-        streams = Streams.of(backbone, stream or (), inputs or (), share or (), command="zoo advise")
-        start = New.of(streams, head or (), target or (), weights)
-    else:
-        start = Saved.of(context, model)
+    start = start_of(context)
     pick_device(device)
     source: dict[str, Any] = {"image": image, "split": split, "labels": target or None, "masks": (), "strict": strict}
     made, table = start.make(data, source, method=AUTO, seed=seed)

@@ -56,7 +56,7 @@ Rate = Annotated[float, typer.Option(help="Highest learning rate of the heads.")
 Seed = Annotated[int, typer.Option(min=0, help="Seed of new weights, split, order and dropout.")]
 SavedModel = Annotated[
     str | None,
-    typer.Option("--model", metavar="BUNDLE", help="In place of both: a saved model, with its heads and state."),
+    typer.Option("--model", metavar="BUNDLE", help="In place of a backbone: a saved model, with its heads."),
 ]
 Share = Annotated[
     list[str] | None, typer.Option(metavar="NEW=STREAM", help="A stream on another's module. Repeatable.")

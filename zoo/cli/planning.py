@@ -27,7 +27,7 @@ from zoo.cli.options import (
 )
 from zoo.cli.output import note, say_json, say_table, speaks
 from zoo.cli.runfile import take_file
-from zoo.cli.starting import New, Saved, Streams
+from zoo.cli.starting import New, Saved, start_of
 from zoo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def plan(
     image: ImageColumn = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what zoo fit would train when, at what rate: stages by epochs, without weights and without training."""
+    """Say what zoo fit would train when, at what rate: stages by epochs, without training."""
     import zoo
 
     if method == AUTO:
@@ -91,12 +91,8 @@ def plan(
     }
     if data is None and (target or mask or image):
         raise ConfigError("--target, --mask and --image name columns of DATA, and there is none.")
-    if model is None:
-        streams = Streams.of(backbone, stream or (), inputs or (), share or (), command="zoo plan")
-        start = New.of(streams, head or (), target or (), "none")
-        made = _built(start, data, source, method)
-    else:
-        made = _saved(Saved.of(context, model), data, source, method)
+    start = start_of(context)
+    made = _built(start, data, source, method) if isinstance(start, New) else _saved(start, data, source, method)
     table = zoo.plan(
         made,
         method=method,

@@ -29,7 +29,7 @@ from zoo.cli.options import (
     Weights,
 )
 from zoo.cli.output import note, say, say_json, speaks
-from zoo.cli.starting import New, Saved, Start, Streams
+from zoo.cli.starting import start_of
 from zoo.cli.training import DATA
 
 __all__ = ["find_lr"]
@@ -86,12 +86,7 @@ def find_lr(
     """Look for a learning rate: a short training whose rate rises until the loss does; nothing is kept of it."""
     import zoo
 
-    start: Start
-    if model is None:
-        streams = Streams.of(backbone, stream or (), inputs or (), share or (), command="zoo find-lr")
-        start = New.of(streams, head or (), target or (), weights)
-    else:
-        start = Saved.of(context, model)
+    start = start_of(context)
     own = read_settings(settings or (), taken={*context.params, "model", "data"})
     source: dict[str, Any] = {
         "image": image,

@@ -18,7 +18,21 @@ if TYPE_CHECKING:
     from zoo.model import Model
     from zoo.spec import HeadSpec, ModelSpec
 
-__all__ = ["New", "Saved", "Start", "Streams"]
+__all__ = ["New", "Saved", "Start", "start_of"]
+
+
+def start_of(context: typer.Context) -> New | Saved:
+    """Read what a run starts with from the options of a command that have to do with it.
+
+    Raises:
+        ConfigError: If they do not go together.
+    """
+    given = context.params
+    if given["model"] is not None:
+        return Saved.of(context, given["model"])
+    asked = [given[name] or () for name in ("stream", "inputs", "share")]
+    streams = Streams.of(given["backbone"], *asked, command=f"zoo {context.info_name}")
+    return New.of(streams, given["head"] or (), given["target"] or (), given.get("weights", "none"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +57,7 @@ class Streams:
         inputs: Sequence[str],
         share: Sequence[str],
         *,
-        command: str = "zoo fit",
+        command: str,
     ) -> Streams:
         """Read what was typed after a command.
 

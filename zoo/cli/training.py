@@ -37,7 +37,7 @@ from zoo.cli.options import (
 )
 from zoo.cli.output import note, say, say_json, say_table, speaks
 from zoo.cli.runfile import is_said, take_file
-from zoo.cli.starting import New, Saved, Start, Streams
+from zoo.cli.starting import Start, start_of
 from zoo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -177,11 +177,7 @@ def fit(
 
     if data is None:
         raise ConfigError("zoo fit needs DATA, on the command line or in --file.")
-    start: Start
-    if model is None:
-        start = New.of(Streams.of(backbone, stream or (), inputs or (), share or ()), head or (), target or (), weights)
-    else:
-        start = Saved.of(context, model)
+    start = start_of(context)
     if out is None:
         raise ConfigError("zoo fit needs --out BUNDLE, on the command line or in --file.")
     run = {name: context.params[name] for name in RUN} | {"progress": sys.stderr.isatty()}
@@ -212,7 +208,12 @@ def fit(
 
 
 def _train(
-    start: Start, data: str, source: Mapping[str, Any], run: Mapping[str, Any], out: str, saving: Mapping[str, Any]
+    start: Start,
+    data: str,
+    source: Mapping[str, Any],
+    run: Mapping[str, Any],
+    out: str,
+    saving: Mapping[str, Any],
 ) -> tuple[History, str, Model]:
     """Find what is wrong at no cost first; then read, build, train and save."""
     import zoo

@@ -20,6 +20,7 @@ from zoo.pruning.measuring import QuickCount, latencies, macs_of, macs_when_whol
 from zoo.pruning.report import PruneReport
 from zoo.pruning.sparsity import prune_weights, share_of_zeros
 from zoo.training.rows.looking import look_at
+from zoo.training.rows.tables import read_for
 from zoo.wrapping import WRAPPED
 
 __all__ = ["MULTIPLE", "Importance", "Ranking", "check_pruning", "prune"]
@@ -76,8 +77,8 @@ def prune(
             share, or ``global``, with those of all layers. None for ``local`` where channels go, and for ``global``
             where heads of attention, hidden units or single weights do.
         data: Training rows as ``zoo.fit`` takes them, of which 256 are looked at, evenly spread: for ``taylor``, with
-            labels, and to measure the norms of narrower layers anew, which needs none. Not looked at where the model
-            meets the target.
+            labels, and to measure the norms of narrower layers anew, which needs none. Where the model meets the target
+            they are read, and not looked at.
         multiple_of: Numbers of channels and hidden units stay multiples of this, 1 or more; None for 8, which
             processors like. Single weights have no widths.
         seed: Seed of ``random``, 0 or more.
@@ -108,6 +109,8 @@ def prune(
     if sparsity is not None:
         return _sparse(model, sparsity, how, ranking or "global", seed)
     _check_model(model, has_data=data is not None and how != "taylor")
+    if data is not None:
+        data = read_for(model, data, strict=False)  # what cannot be read is told before minutes of work
     whole = macs_when_whole(model)
     work, norms = model, 0
     if not _reached(model, macs, latency, whole):

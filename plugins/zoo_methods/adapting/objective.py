@@ -14,7 +14,7 @@ from zoo.contracts.features import Features, Want
 from zoo.contracts.head import Task
 from zoo.contracts.objective import Batch, Objective, TrainingRows
 from zoo.errors import ConfigError
-from zoo.norms import measure_norms, norms_that_follow
+from zoo.norms import measure_norms, running_norms
 from zoo_methods.adapting.losses import coral_loss, mmd_loss, reversal_strength, reverse
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Adapting(Objective):
             ConfigError: If what is to be adapted rests.
         """
         if self.how == "adabn":
-            if not norms_that_follow(model):
+            if not any(norm.training for norm in running_norms(model)):
                 raise ConfigError("how='adabn' changes norms of stages that train, and all of them rest; see freeze=….")
             return batch.losses
         source = _present(batch.features[self.stream])

@@ -12,7 +12,8 @@ import zoo
 from zoo.assembly import assemble
 from zoo.data import Column, Table, TensorSample
 from zoo.errors import BundleError, ConfigError
-from zoo.pruning.measuring import macs_of
+from zoo.pruning.channels import channel_steps
+from zoo.pruning.measuring import QuickCount, macs_of
 from zoo.strict import from_json, to_json
 
 SIDE, FIRST, SECOND = 8, 16, 32
@@ -112,6 +113,19 @@ def test_widths_go_to_the_nearest_multiple_and_no_further_than_the_target_needs(
     zoo.prune(model, macs=0.9, multiple_of=8)  # a share of 0.05 of 16 channels is less than half of 8
     widths = model.spec.streams["main"].backbone.widths
     assert widths == {"2": {"out_channels": 24}}
+
+
+@pytest.mark.parametrize("which", ["small", "timm:test_resnet"])
+def test_the_quick_count_is_the_exact_one_in_every_step(which, small):
+    model = small() if which == "small" else build(which)
+    whole, quick = macs_of(model), QuickCount(model)
+    counted = []
+    for ended in channel_steps(model, "l2", ranking="local", multiple_of=1, protected=False, seed=0):
+        if ended:
+            counted.append(quick.macs())
+            assert counted[-1] == macs_of(model)
+    assert len(set(counted)) > 9
+    assert counted[-1] < 0.1 * whole
 
 
 def with_norms(rows=96):
