@@ -56,7 +56,9 @@ def test_the_command_that_advice_ends_with_trains_it_on(zoo, saved, pets, tmp_pa
 
 @pytest.mark.parametrize("command", ["plan", "find-lr", "advise"])
 def test_wrong_invocations_are_one_sentence(zoo, saved, pets, tmp_path, command):
-    assert "leave --backbone out" in zoo(command, pets, "--model", saved, "--backbone", "timm:test_resnet").err
+    told = zoo(command, pets, "--model", saved, "--backbone", "timm:test_resnet").err
+    assert "leave --backbone out" in told
+    assert ("--weights" in told) == (command != "plan")  # which has no such option
     assert "leave --head out" in zoo(command, pets, "--model", saved, "--head", "classifier").err
     assert "or --model BUNDLE" in zoo(command, pets).err
     missing = zoo(command, pets, "--model", tmp_path / "nowhere")
