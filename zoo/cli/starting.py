@@ -162,9 +162,9 @@ class Saved(Start):
         built = ("backbone", "stream", "inputs", "share", "head", "target", "mask", "weights")
         options = {one.name: max(one.opts, key=len) for one in context.command.params}
         if taken := [options[name] for name in built if name in options and is_said(context, name)]:
-            else_ = ", or give --weights a bundle for its backbones alone" if "weights" in options else ""
+            instead = ", or give --weights a bundle for its backbones alone" if "weights" in options else ""
             raise ConfigError(
-                f"--model {bundle} brings its own backbones and heads; leave {' and '.join(taken)} out{else_}."
+                f"--model {bundle} brings its own backbones and heads; leave {' and '.join(taken)} out{instead}."
             )
         return cls(bundle)
 
